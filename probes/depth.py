@@ -1,0 +1,21 @@
+"""Relative depth: where a layer stands. Free, and the baseline that every other probe must beat."""
+
+import numpy as np
+
+from probes.measure import Measurement
+from probes.registry import Column, probe
+
+
+@probe(
+    "depth", effort="static", cost="none",
+    source="position rules of arXiv 2607.01232",
+    columns=[Column("relative_depth", "0 first to 1 last layer", 0, 0, "position in the stack; votes through the depth prior")],
+)
+def measure_depth(measurement: Measurement) -> dict[str, np.ndarray]:
+    """k / (L - 1) for layer k of L, (L,), from 0 to 1; 0 for a single layer. Knows nothing of weights or reward."""
+    return {"relative_depth": relative_depth(measurement.weights.n_layers)}
+
+
+def relative_depth(n_layers: int) -> np.ndarray:
+    """(L,) positions from 0 (first layer) to 1 (last)."""
+    return np.arange(n_layers) / max(1, n_layers - 1)

@@ -1,0 +1,260 @@
+"""Rollouts: sampled completions of a task's prompts with rewards and group-relative advantages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+import numpy as np
+import torch
+
+from probes.errors import UsageError
+from probes.memory import Memory
+from probes.policy import Policy
+from probes.preserve import left_as_found
+from probes.progress import Progress
+from probes.prompts import encode_all
+from probes.sampling import sample_completions
+from probes.tasks.rewards import score
+from probes.tasks.task import Row, Task
+
+ADVANTAGE_EPS = 1e-4  # as TRL's GRPO
+_PILOT_PROMPTS = 8
+_PILOT_TOKENS = 256
+_HEADROOM_PROMPTS = 64
+_HEADROOM_STREAM, _PILOT_STREAM = 1 << 40, 1 << 41  # random streams apart from those of the training batches
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How rollouts are drawn. ``max_new_tokens`` None is chosen from a first few (see `choose_max_new_tokens`)."""
+
+    groups: int = 32              # groups with reward spread that are wanted
+    group_size: int = 8           # completions of one prompt
+    max_prompts: int = 128        # stop drawing here, whatever was found
+    batch_prompts: int = 16       # prompts sampled at once
+    temperature: float = 1.0
+    max_new_tokens: int | None = None
+    prompt_style: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "groups": (self.groups >= 1, "at least 1"),
+            "group size": (self.group_size >= 2, "at least 2, since advantages compare completions of one prompt"),
+            "max prompts": (self.max_prompts >= self.groups, f"at least the number of groups ({self.groups})"),
+            "batch prompts": (self.batch_prompts >= 1, "at least 1"),
+            "temperature": (self.temperature > 0, "above 0, since equal completions carry no signal"),
+            "max new tokens": (self.max_new_tokens is None or self.max_new_tokens >= 1, "at least 1"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise UsageError(f"The {name} {getattr(self, name.replace(' ', '_'))} is not allowed: it must be {rule}.")
+
+
+@dataclass(frozen=True)
+class Group:
+    """All completions of one prompt: token ids, texts, rewards (G,) with NaN for unscored, advantages (G,)."""
+
+    row: Row
+    prompt_ids: list[int]
+    completion_ids: list[list[int]]
+    completions: list[str]
+    rewards: np.ndarray
+
+    @property
+    def advantages(self) -> np.ndarray:
+        return group_advantages(self.rewards)
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether the group carries any policy-gradient signal."""
+        return bool(np.any(np.abs(self.advantages) > 0))
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """One batch of groups that serves every probe, and the policy's score on held-out prompts."""
+
+    groups: list[Group]
+    max_new_tokens: int
+    temperature: float
+    eos_ids: list[int] = field(default_factory=list)
+
+    @property
+    def informative(self) -> list[Group]:
+        """The groups with reward spread: all others have advantage and gradient 0."""
+        return [group for group in self.groups if group.has_spread]
+
+    @property
+    def share_without_spread(self) -> float:
+        return 1 - len(self.informative) / len(self.groups)
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """Every scored reward, (N,)."""
+        rewards = np.concatenate([group.rewards for group in self.groups])
+        return rewards[~np.isnan(rewards)]
+
+    @property
+    def n_completions(self) -> int:
+        return sum(len(group.completion_ids) for group in self.groups)
+
+    @property
+    def n_tokens(self) -> int:
+        """Completion tokens."""
+        return sum(len(ids) for group in self.groups for ids in group.completion_ids)
+
+    @property
+    def share_cut(self) -> float:
+        """Share of completions that did not end by themselves."""
+        ends = set(self.eos_ids)
+        cut = [ids[-1] not in ends for group in self.groups for ids in group.completion_ids]
+        return float(np.mean(cut))
+
+
+def group_advantages(rewards: np.ndarray) -> np.ndarray:
+    """GRPO's advantages (r - mean) / (std + 1e-4) within a group, (G,); 0 for unscored completions and flat groups.
+
+    Sample standard deviation, as TRL takes it (Shao et al. 2024, arXiv 2402.03300, eq. for outcome supervision).
+    """
+    scored = ~np.isnan(rewards)
+    advantages = np.zeros(len(rewards))
+    if scored.sum() >= 2 and np.ptp(rewards[scored]) > 0:
+        values = rewards[scored]
+        advantages[scored] = (values - values.mean()) / (values.std(ddof=1) + ADVANTAGE_EPS)
+    return advantages
+
+
+def collect_rollouts(
+    policy: Policy, task: Task, config: SamplingConfig, progress: Progress | None = None,
+    memory: Memory | None = None,
+) -> Rollouts:
+    """Sample batches of training prompts until `config.groups` of them show reward spread, or a limit is hit.
+
+    Prompts are taken in a shuffled order and not repeated. Batch b draws from its own generator, seeded by
+    (seed, b), so that an interrupted run goes on with the same numbers. Cost: see `sample_completions`.
+    """
+    progress, memory = progress or Progress(), memory or Memory()
+    order = np.random.default_rng(config.seed).permutation(len(task.train))[: config.max_prompts]
+    rows = [task.train[i] for i in order]
+    limit = policy.context_length
+    prompts = encode_all([row["prompt"] for row in rows], policy.tokenizer, config.prompt_style, limit)
+    with left_as_found(policy.model):
+        policy.model.eval()
+        max_new = config.max_new_tokens or memory.recall("max_new_tokens", task.reward_fingerprint())
+        if max_new is None:
+            max_new = choose_max_new_tokens(policy, rows, prompts, task, config, progress)
+            memory.keep("max_new_tokens", task.reward_fingerprint(), max_new)
+        max_new = capped(max_new, prompts, limit)
+        progress.note(f"completions get up to {max_new} tokens")
+        progress.begin("sample rollouts", config.groups)
+        groups: list[Group] = []
+        for start in range(0, len(rows), config.batch_prompts):
+            batch = slice(start, start + config.batch_prompts)
+            ids = _sample_batch(policy, prompts[batch], config, max_new, start, memory)
+            found = _score_groups(policy, task, rows[batch], prompts[batch], ids)
+            groups += found
+            progress.advance(sum(group.has_spread for group in found))
+            if sum(group.has_spread for group in groups) >= config.groups:
+                break
+    return Rollouts(groups, max_new, config.temperature, policy.eos_ids)
+
+
+def measure_headroom(
+    policy: Policy, task: Task, config: SamplingConfig, max_new_tokens: int, decoding: str,
+    progress: Progress | None = None, memory: Memory | None = None,
+) -> np.ndarray:
+    """Rewards of one completion for each of up to 64 held-out prompts, under `decoding` (greedy or sampled): (n,)."""
+    progress, memory = progress or Progress(), memory or Memory()
+    rows = list(task.held_out)[:_HEADROOM_PROMPTS]
+    if not rows:
+        return np.zeros(0)
+    prompts = encode_all([r["prompt"] for r in rows], policy.tokenizer, config.prompt_style, policy.context_length)
+    temperature = config.temperature if decoding == "sampled" else 0.0
+    key = f"held-out, {decoding}, {max_new_tokens} tokens"
+    ids = memory.recall("completions", key)
+    if ids is None:
+        progress.begin("score held-out prompts", max_new_tokens)
+        with left_as_found(policy.model):
+            policy.model.eval()
+            ids = sample_completions(
+                policy, prompts, 1, max_new_tokens=capped(max_new_tokens, prompts, policy.context_length),
+                temperature=temperature, generator=_generator(policy, config.seed, _HEADROOM_STREAM),
+                on_token=lambda n: progress.advance(),
+            )
+        memory.keep("completions", key, ids)
+    rewards = np.array(score(task.reward, rows, _decode(policy, ids), ids))
+    return rewards[~np.isnan(rewards)]
+
+
+def choose_max_new_tokens(
+    policy: Policy, rows: Sequence[Row], prompts: Sequence[list[int]], task: Task, config: SamplingConfig,
+    progress: Progress,
+) -> int:
+    """The room that completions need, judged from a first few, which are sampled until three quarters have ended.
+
+    Twice the median length of those that beat their group's mean reward; with fewer than four such, a quarter more
+    than the longest. At most 256 tokens are tried. A broken reward shows here, before the long sampling.
+    """
+    few = slice(0, _PILOT_PROMPTS)
+    cap = capped(_PILOT_TOKENS, prompts[few], policy.context_length)
+    progress.begin("see how long answers are", cap)
+    ids = sample_completions(
+        policy, prompts[few], config.group_size, max_new_tokens=cap, temperature=config.temperature,
+        generator=_generator(policy, config.seed, _PILOT_STREAM), enough_ended=0.75,
+        on_token=lambda n: progress.advance(),
+    )
+    groups = _score_groups(policy, task, rows[few], prompts[few], _by_prompt(ids, config.group_size))
+    rewarded = [
+        len(ids) for g in groups for ids, a in zip(g.completion_ids, g.advantages, strict=True) if a > 0
+    ]
+    need = 2 * float(np.median(rewarded)) if len(rewarded) >= 4 else 1.25 * max(map(len, ids))
+    return min(cap, ceil(need))
+
+
+def capped(max_new_tokens: int, prompts: Sequence[list[int]], limit: int | None) -> int:
+    """`max_new_tokens`, or what the context of `limit` tokens leaves after the longest prompt."""
+    return max_new_tokens if limit is None else min(max_new_tokens, limit - max(map(len, prompts)))
+
+
+def _sample_batch(
+    policy: Policy, prompts: Sequence[list[int]], config: SamplingConfig, max_new: int, start: int,
+    memory: Memory,
+) -> list[list[list[int]]]:
+    key = f"batch at prompt {start}, {max_new} tokens"
+    ids = memory.recall("completions", key)
+    if ids is None:
+        flat = sample_completions(
+            policy, prompts, config.group_size, max_new_tokens=max_new, temperature=config.temperature,
+            generator=_generator(policy, config.seed, start),
+        )
+        ids = _by_prompt(flat, config.group_size)
+        memory.keep("completions", key, ids)
+    return ids
+
+
+def _score_groups(
+    policy: Policy, task: Task, rows: Sequence[Row], prompts: Sequence[list[int]], ids: list[list[list[int]]]
+) -> list[Group]:
+    flat = [completion for group in ids for completion in group]
+    texts = _decode(policy, flat)
+    repeated = [row for row, group in zip(rows, ids, strict=True) for _ in group]
+    rewards = _by_prompt(score(task.reward, repeated, texts, flat), len(ids[0]))
+    texts = _by_prompt(texts, len(ids[0]))
+    return [
+        Group(row, prompt, completions, text, np.array(reward))
+        for row, prompt, completions, text, reward in zip(rows, prompts, ids, texts, rewards, strict=True)
+    ]
+
+
+def _by_prompt(flat: Sequence, group_size: int) -> list[list]:
+    return [list(flat[i : i + group_size]) for i in range(0, len(flat), group_size)]
+
+
+def _decode(policy: Policy, ids: list[list[int]]) -> list[str]:
+    return policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def _generator(policy: Policy, seed: int, stream: int) -> torch.Generator:
+    state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
+    return torch.Generator(policy.device).manual_seed(int(state >> np.uint64(1)))
