@@ -13,13 +13,19 @@ _MAX_ANSWER_TOKENS = 512
 
 
 @probe(
-    "activations", effort="probe",
+    "activations",
+    effort="probe",
     cost="the forward pass that the gradients need anyway, and the head once a layer on the best answers",
     source="block influence: ShortGPT (Men et al., arXiv 2403.03853); logit lens (nostalgebraist 2020)",
     columns=[
         Column("block_influence", "0 to 2", 1, 0, "1 - cosine of the residual stream before and after the block"),
-        Column("answer_gain", "nats / token", 1, 0,
-               "change that the block makes to the log-probability of rewarded answers, read through the head"),
+        Column(
+            "answer_gain",
+            "nats / token",
+            1,
+            0,
+            "change that the block makes to the log-probability of rewarded answers, read through the head",
+        ),
     ],
 )
 def measure_activations(measurement: Measurement) -> dict[str, np.ndarray]:

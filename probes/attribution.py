@@ -9,10 +9,19 @@ from probes.registry import Column, probe
 
 
 @probe(
-    "attribution", effort="probe", cost="one forward pass and one backward pass through activations only",
+    "attribution",
+    effort="probe",
+    cost="one forward pass and one backward pass through activations only",
     source="captum LayerGradientXActivation (Kokhlikyan et al., arXiv 2009.07896)",
-    columns=[Column("grad_x_activation", "gain", 1, 0,
-                    "sum over tokens and channels of |activation x gradient| at the layer's output, mean over groups")],
+    columns=[
+        Column(
+            "grad_x_activation",
+            "gain",
+            1,
+            0,
+            "sum over tokens and channels of |activation x gradient| at the layer's output, mean over groups",
+        )
+    ],
 )
 def measure_attribution(measurement: Measurement) -> dict[str, np.ndarray]:
     """How much of the objective J_i passes through each layer's output, (L,), at least 0.

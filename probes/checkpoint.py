@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +97,9 @@ def open_weights(files: ModelFiles, trust_remote_code: bool = False) -> LayerWei
     try:
         file_of = _tensor_files(files.path)
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:
-        raise UsageError(f"The safetensors files of '{files.name}' cannot be read: {error}. Fetch them again.") from error
+        raise UsageError(
+            f"The safetensors files of '{files.name}' cannot be read: {error}. Fetch them again."
+        ) from error
     prefix = prefix_in_files(file_of, stack.prefix)
     if prefix is None:
         raise UsageError(
@@ -120,7 +121,9 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
         with safe_open(file, framework="pt") as opened:
             found |= dict.fromkeys(opened.keys(), file)
     if not found:
-        raise UsageError(f"The folder '{folder}' has no safetensors weights: save the model with save_pretrained first.")
+        raise UsageError(
+            f"The folder '{folder}' has no safetensors weights: save the model with save_pretrained first."
+        )
     return found
 
 

@@ -21,8 +21,13 @@ from probes.tape import Tape, recorded
 class Measurement:
     """What a probe may use. Passes over the rollouts are made when first asked for and then shared."""
 
-    def __init__(self, weights: LayerWeights, policy: Policy | None = None, rollouts: Rollouts | None = None,
-                 progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        weights: LayerWeights,
+        policy: Policy | None = None,
+        rollouts: Rollouts | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self.weights, self._policy, self._rollouts = weights, policy, rollouts
         self.progress = progress or Progress()
         self._open = ExitStack()
@@ -64,8 +69,13 @@ class Measurement:
 
 
 def measure(
-    probes: Sequence[Probe], weights: LayerWeights | None = None, policy: Policy | None = None,
-    rollouts: Rollouts | None = None, *, progress: Progress | None = None, memory: Memory | None = None,
+    probes: Sequence[Probe],
+    weights: LayerWeights | None = None,
+    policy: Policy | None = None,
+    rollouts: Rollouts | None = None,
+    *,
+    progress: Progress | None = None,
+    memory: Memory | None = None,
     key: str = "",
 ) -> LayerTable:
     """The layer table of `probes`. `weights` default to the policy's own; `key` names the inputs in `memory`.
@@ -96,10 +106,14 @@ def measure(
                 table.failures[probe.name] = str(error)
             else:
                 table.seconds[probe.name] = time.perf_counter() - start
-                memory.keep("probe", f"{probe.name} {key}", {
-                    "columns": {name: values.tolist() for name, values in columns.items()},
-                    "seconds": table.seconds[probe.name],
-                })
+                memory.keep(
+                    "probe",
+                    f"{probe.name} {key}",
+                    {
+                        "columns": {name: values.tolist() for name, values in columns.items()},
+                        "seconds": table.seconds[probe.name],
+                    },
+                )
     return table
 
 

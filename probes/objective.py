@@ -51,8 +51,15 @@ class GroupBatch:
         if "logits_to_keep" in inputs:
             needed, columns = torch.unique(columns, return_inverse=True)
             inputs["logits_to_keep"] = inputs["logits_to_keep"][needed]
-        return replace(self, inputs=inputs, rows=self.rows[chosen], columns=columns, targets=self.targets[chosen],
-                       weights=self.weights[chosen], completion=self.completion[chosen])
+        return replace(
+            self,
+            inputs=inputs,
+            rows=self.rows[chosen],
+            columns=columns,
+            targets=self.targets[chosen],
+            weights=self.weights[chosen],
+            completion=self.completion[chosen],
+        )
 
     def objective(self, logits: torch.Tensor) -> torch.Tensor:
         """J_i, a scalar; larger is better."""
@@ -104,12 +111,23 @@ def _shared(policy: Policy, group: Group, weights: np.ndarray, temperature: floa
     source = np.where(within[predicted] == 0, n_prompt - 1, predicted - 1)
     keep, columns = np.unique(source, return_inverse=True)
     inputs = {
-        "input_ids": torch.tensor([ids]), "attention_mask": bias[None, None],
+        "input_ids": torch.tensor([ids]),
+        "attention_mask": bias[None, None],
         "position_ids": torch.from_numpy(positions)[None],
     }
     completion = segment[predicted] - 1
-    return _batch(policy, inputs, np.zeros_like(columns), columns, keep, np.array(ids)[predicted], weights, completion,
-                  np.ones((1, len(ids))), temperature)
+    return _batch(
+        policy,
+        inputs,
+        np.zeros_like(columns),
+        columns,
+        keep,
+        np.array(ids)[predicted],
+        weights,
+        completion,
+        np.ones((1, len(ids))),
+        temperature,
+    )
 
 
 def _unshared(policy: Policy, group: Group, weights: np.ndarray, temperature: float) -> GroupBatch:
@@ -122,13 +140,22 @@ def _unshared(policy: Policy, group: Group, weights: np.ndarray, temperature: fl
     rows, predicted = np.nonzero(mask * (np.arange(width) >= n_prompt))
     keep = np.arange(n_prompt - 1, width - 1)
     inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    return _batch(policy, inputs, rows, predicted - n_prompt, keep, ids[rows, predicted], weights, rows, mask,
-                  temperature)
+    return _batch(
+        policy, inputs, rows, predicted - n_prompt, keep, ids[rows, predicted], weights, rows, mask, temperature
+    )
 
 
 def _batch(
-    policy: Policy, inputs: dict, rows: np.ndarray, columns: np.ndarray, keep: np.ndarray, targets: np.ndarray,
-    weights: np.ndarray, completion: np.ndarray, token_mask: np.ndarray, temperature: float,
+    policy: Policy,
+    inputs: dict,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    keep: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    completion: np.ndarray,
+    token_mask: np.ndarray,
+    temperature: float,
 ) -> GroupBatch:
     """Finish a layout: only the logits at columns `keep` are computed where the model can do so."""
     if "logits_to_keep" in inspect.signature(policy.model.forward).parameters:
@@ -136,9 +163,20 @@ def _batch(
     else:
         columns = keep[columns]
     device = policy.device
-    as_tensor = {name: torch.as_tensor(value, device=device)
-                 for name, value in {"rows": rows, "columns": columns, "targets": targets, "completion": completion,
-                                     "token_mask": token_mask}.items()}
+    as_tensor = {
+        name: torch.as_tensor(value, device=device)
+        for name, value in {
+            "rows": rows,
+            "columns": columns,
+            "targets": targets,
+            "completion": completion,
+            "token_mask": token_mask,
+        }.items()
+    }
     inputs = {name: value.to(device) for name, value in inputs.items()} | {"use_cache": False}
-    return GroupBatch(inputs, weights=torch.as_tensor(weights[completion], device=device, dtype=torch.float32),
-                      temperature=temperature, **as_tensor)
+    return GroupBatch(
+        inputs,
+        weights=torch.as_tensor(weights[completion], device=device, dtype=torch.float32),
+        temperature=temperature,
+        **as_tensor,
+    )

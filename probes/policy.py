@@ -60,8 +60,13 @@ class Policy:
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "", files: ModelFiles | None = None
     ) -> "Policy":
         """Wrap a loaded model. Raises `UsageError` for models that are not causal or have no layer stack."""
-        policy = cls(name or getattr(model, "name_or_path", "") or type(model).__name__, model, tokenizer,
-                     find_stack(model), files)
+        policy = cls(
+            name or getattr(model, "name_or_path", "") or type(model).__name__,
+            model,
+            tokenizer,
+            find_stack(model),
+            files,
+        )
         _check_causal(policy)
         return policy
 
@@ -140,7 +145,11 @@ def find_files(name: str, progress: Progress) -> ModelFiles:
 
 
 def load_policy(
-    name: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False,
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> Policy:
     """Load a policy by name (see `find_files`) in evaluation mode.
@@ -177,7 +186,7 @@ def read_config(files: ModelFiles, trust_remote_code: bool = False) -> "Pretrain
 
 
 def resolve_device(device: str) -> torch.device:
-    """"auto" is a CUDA GPU where there is one, else the CPU."""
+    """ "auto" is a CUDA GPU where there is one, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

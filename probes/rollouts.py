@@ -28,10 +28,10 @@ _HEADROOM_STREAM, _PILOT_STREAM = 1 << 40, 1 << 41  # random streams apart from 
 class SamplingConfig:
     """How rollouts are drawn. ``max_new_tokens`` None is chosen from a first few (see `choose_max_new_tokens`)."""
 
-    groups: int = 32              # groups with reward spread that are wanted
-    group_size: int = 8           # completions of one prompt
-    max_prompts: int = 128        # stop drawing here, whatever was found
-    batch_prompts: int = 16       # prompts sampled at once
+    groups: int = 32  # groups with reward spread that are wanted
+    group_size: int = 8  # completions of one prompt
+    max_prompts: int = 128  # stop drawing here, whatever was found
+    batch_prompts: int = 16  # prompts sampled at once
     temperature: float = 1.0
     max_new_tokens: int | None = None
     prompt_style: str = "auto"
@@ -48,7 +48,9 @@ class SamplingConfig:
         }
         for name, (holds, rule) in rules.items():
             if not holds:
-                raise UsageError(f"The {name} {getattr(self, name.replace(' ', '_'))} is not allowed: it must be {rule}.")
+                raise UsageError(
+                    f"The {name} {getattr(self, name.replace(' ', '_'))} is not allowed: it must be {rule}."
+                )
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,10 @@ def group_advantages(rewards: np.ndarray) -> np.ndarray:
 
 
 def collect_rollouts(
-    policy: Policy, task: Task, config: SamplingConfig, progress: Progress | None = None,
+    policy: Policy,
+    task: Task,
+    config: SamplingConfig,
+    progress: Progress | None = None,
     memory: Memory | None = None,
 ) -> Rollouts:
     """Sample batches of training prompts until `config.groups` of them show reward spread, or a limit is hit.
@@ -161,8 +166,13 @@ def collect_rollouts(
 
 
 def measure_headroom(
-    policy: Policy, task: Task, config: SamplingConfig, max_new_tokens: int, decoding: str,
-    progress: Progress | None = None, memory: Memory | None = None,
+    policy: Policy,
+    task: Task,
+    config: SamplingConfig,
+    max_new_tokens: int,
+    decoding: str,
+    progress: Progress | None = None,
+    memory: Memory | None = None,
 ) -> np.ndarray:
     """Rewards of one completion for each of up to 64 held-out prompts, under `decoding` (greedy or sampled): (n,)."""
     progress, memory = progress or Progress(), memory or Memory()
@@ -178,8 +188,12 @@ def measure_headroom(
         with left_as_found(policy.model):
             policy.model.eval()
             ids = sample_completions(
-                policy, prompts, 1, max_new_tokens=capped(max_new_tokens, prompts, policy.context_length),
-                temperature=temperature, generator=_generator(policy, config.seed, _HEADROOM_STREAM),
+                policy,
+                prompts,
+                1,
+                max_new_tokens=capped(max_new_tokens, prompts, policy.context_length),
+                temperature=temperature,
+                generator=_generator(policy, config.seed, _HEADROOM_STREAM),
                 on_token=lambda n: progress.advance(),
             )
         memory.keep("completions", key, ids)
@@ -188,7 +202,11 @@ def measure_headroom(
 
 
 def choose_max_new_tokens(
-    policy: Policy, rows: Sequence[Row], prompts: Sequence[list[int]], task: Task, config: SamplingConfig,
+    policy: Policy,
+    rows: Sequence[Row],
+    prompts: Sequence[list[int]],
+    task: Task,
+    config: SamplingConfig,
     progress: Progress,
 ) -> int:
     """The room that completions need, judged from a first few, which are sampled until three quarters have ended.
@@ -200,14 +218,17 @@ def choose_max_new_tokens(
     cap = capped(_PILOT_TOKENS, prompts[few], policy.context_length)
     progress.begin("see how long answers are", cap)
     ids = sample_completions(
-        policy, prompts[few], config.group_size, max_new_tokens=cap, temperature=config.temperature,
-        generator=_generator(policy, config.seed, _PILOT_STREAM), enough_ended=0.75,
+        policy,
+        prompts[few],
+        config.group_size,
+        max_new_tokens=cap,
+        temperature=config.temperature,
+        generator=_generator(policy, config.seed, _PILOT_STREAM),
+        enough_ended=0.75,
         on_token=lambda n: progress.advance(),
     )
     groups = _score_groups(policy, task, rows[few], prompts[few], _by_prompt(ids, config.group_size))
-    rewarded = [
-        len(ids) for g in groups for ids, a in zip(g.completion_ids, g.advantages, strict=True) if a > 0
-    ]
+    rewarded = [len(ids) for g in groups for ids, a in zip(g.completion_ids, g.advantages, strict=True) if a > 0]
     need = 2 * float(np.median(rewarded)) if len(rewarded) >= 4 else 1.25 * max(map(len, ids))
     return min(cap, ceil(need))
 
@@ -218,14 +239,22 @@ def capped(max_new_tokens: int, prompts: Sequence[list[int]], limit: int | None)
 
 
 def _sample_batch(
-    policy: Policy, prompts: Sequence[list[int]], config: SamplingConfig, max_new: int, start: int,
+    policy: Policy,
+    prompts: Sequence[list[int]],
+    config: SamplingConfig,
+    max_new: int,
+    start: int,
     memory: Memory,
 ) -> list[list[list[int]]]:
     key = f"batch at prompt {start}, {max_new} tokens"
     ids = memory.recall("completions", key)
     if ids is None:
         flat = sample_completions(
-            policy, prompts, config.group_size, max_new_tokens=max_new, temperature=config.temperature,
+            policy,
+            prompts,
+            config.group_size,
+            max_new_tokens=max_new,
+            temperature=config.temperature,
             generator=_generator(policy, config.seed, start),
         )
         ids = _by_prompt(flat, config.group_size)

@@ -15,8 +15,15 @@ from probes.policy import Policy
 
 @torch.no_grad()
 def sample_completions(
-    policy: Policy, prompts: Sequence[list[int]], group_size: int, *, max_new_tokens: int, temperature: float,
-    generator: torch.Generator | None = None, enough_ended: float = 1.0, on_token: Callable[[int], None] | None = None,
+    policy: Policy,
+    prompts: Sequence[list[int]],
+    group_size: int,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    generator: torch.Generator | None = None,
+    enough_ended: float = 1.0,
+    on_token: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Completions of encoded prompts: ``group_size`` for each, in order (B * group_size lists of token ids).
 
@@ -30,8 +37,8 @@ def sample_completions(
     ids = torch.full((len(prompts), width), policy.pad_id, device=device)
     mask = torch.zeros_like(ids)
     for i, prompt in enumerate(prompts):
-        ids[i, width - len(prompt):] = torch.tensor(prompt, device=device)
-        mask[i, width - len(prompt):] = 1
+        ids[i, width - len(prompt) :] = torch.tensor(prompt, device=device)
+        mask[i, width - len(prompt) :] = 1
     step = _Step(policy, mask)
     logits = step(ids)
     cache = step.cache
@@ -83,7 +90,7 @@ class _Step:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), ids.shape[1])], 1)
         inputs = {"input_ids": ids, "attention_mask": self.mask, "past_key_values": self.cache, "use_cache": True}
         if "position_ids" in self.accepts:
-            inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1]:]
+            inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if "logits_to_keep" in self.accepts:
             inputs["logits_to_keep"] = 1
         output = self.model(**inputs)

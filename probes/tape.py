@@ -84,7 +84,10 @@ class Tape:
 
 @contextmanager
 def recorded(
-    policy: Policy, batches: Sequence[GroupBatch], *, graph_bytes: int = GRAPH_BYTES,
+    policy: Policy,
+    batches: Sequence[GroupBatch],
+    *,
+    graph_bytes: int = GRAPH_BYTES,
     progress: Callable[[], None] = lambda: None,
 ) -> Iterator[Tape]:
     """Record the forward pass of every batch; inside, the layers' parameters ask for gradients.

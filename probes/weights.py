@@ -16,17 +16,34 @@ _MAX_EXPERTS = 4
 
 
 @probe(
-    "weights", effort="static", cost="reads the weights once; a symmetric eigenvalue problem a matrix",
+    "weights",
+    effort="static",
+    cost="reads the weights once; a symmetric eigenvalue problem a matrix",
     source="Spectrum (arXiv 2406.06623); heavy-tailed self-regularisation (Martin & Mahoney, arXiv 1810.01075); "
     "AlphaLoRA (arXiv 2410.10054)",
     columns=[
-        Column("spectral_snr", "ratio / largest singular value", 1, 0,
-               "singular values above the Marchenko-Pastur edge over those below, as Spectrum ranks layers"),
-        Column("tail_exponent", "power-law exponent", 1, 0,
-               "Hill exponent of the squared singular values; larger = lighter tail, less trained"),
+        Column(
+            "spectral_snr",
+            "ratio / largest singular value",
+            1,
+            0,
+            "singular values above the Marchenko-Pastur edge over those below, as Spectrum ranks layers",
+        ),
+        Column(
+            "tail_exponent",
+            "power-law exponent",
+            1,
+            0,
+            "Hill exponent of the squared singular values; larger = lighter tail, less trained",
+        ),
         Column("relative_norm", "ratio to the mean layer", 0, 0, "root-mean-square weight against the mean layer's"),
-        Column("spectral_excess", "ratio", 0, 0,
-               "largest singular value over the edge of random entries of the same variance; about 1 = untrained"),
+        Column(
+            "spectral_excess",
+            "ratio",
+            0,
+            0,
+            "largest singular value over the edge of random entries of the same variance; about 1 = untrained",
+        ),
     ],
 )
 def measure_weights(measurement: Measurement) -> dict[str, np.ndarray]:
@@ -50,7 +67,10 @@ def measure_weights(measurement: Measurement) -> dict[str, np.ndarray]:
     snr, tail, excess = np.array(spectra).T
     rms = np.array(rms)
     return {
-        "spectral_snr": snr, "tail_exponent": tail, "relative_norm": rms / rms.mean(), "spectral_excess": excess,
+        "spectral_snr": snr,
+        "tail_exponent": tail,
+        "relative_norm": rms / rms.mean(),
+        "spectral_excess": excess,
     }
 
 

@@ -7,7 +7,7 @@ from probes.tasks.arithmetic import DESCRIPTIONS, arithmetic_task
 from probes.tasks.jsonl import jsonl_task
 from probes.tasks.task import Reward, Row, Task
 
-DEFAULT = "larger"
+DEFAULT = "addition"
 _GYM = "reasoning-gym:"
 
 
@@ -17,8 +17,12 @@ def list_tasks() -> dict[str, str]:
 
 
 def load_task(
-    name: str | None = None, *, data: str | None = None, reward: str | Reward | None = None,
-    config: dict[str, Any] | None = None, seed: int = 0,
+    name: str | None = None,
+    *,
+    data: str | None = None,
+    reward: str | Reward | None = None,
+    config: dict[str, Any] | None = None,
+    seed: int = 0,
 ) -> Task:
     """The task called `name`, or that of the JSONL file `data` with `reward`.
 

@@ -22,10 +22,11 @@ def read_rows(path: str | Path) -> list[Row]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UsageError(f"{path}, line {i}: not JSON ({error.msg}, column {error.colno}). "
-                             "Write one JSON object a line.") from error
+            raise UsageError(
+                f"{path}, line {i}: not JSON ({error.msg}, column {error.colno}). Write one JSON object a line."
+            ) from error
         if not isinstance(row, dict):
-            raise UsageError(f"{path}, line {i}: a {type(row).__name__}, not an object with a \"prompt\".")
+            raise UsageError(f'{path}, line {i}: a {type(row).__name__}, not an object with a "prompt".')
         if "prompt" not in row:
             raise UsageError(f'{path}, line {i}: the column "prompt" is missing; this line has: {", ".join(row)}.')
         check_prompt(row["prompt"], f"{path}, line {i}")
@@ -49,5 +50,12 @@ def jsonl_task(path: str | Path, reward: str | Reward = "number") -> Task:
                 )
     train, held_out = split_rows(rows)
     name = reward if isinstance(reward, str) else getattr(reward, "__name__", "reward")
-    return Task(Path(path).stem, train, held_out, function, name, 1.0 if built_in else None,
-                origin={"data": str(path), "reward": name})
+    return Task(
+        Path(path).stem,
+        train,
+        held_out,
+        function,
+        name,
+        1.0 if built_in else None,
+        origin={"data": str(path), "reward": name},
+    )

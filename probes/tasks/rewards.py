@@ -43,8 +43,9 @@ def exact(completions: list, answer: list, **kwargs) -> list[float]:
 def number(completions: list, answer: list, **kwargs) -> list[float]:
     """1 where the completion's last number equals the answer's last number, else 0."""
     pairs = zip(completions, answer, strict=True)
-    return [float((found := last_number(completion_text(c))) is not None and found == last_number(str(a)))
-            for c, a in pairs]
+    return [
+        float((found := last_number(completion_text(c))) is not None and found == last_number(str(a))) for c, a in pairs
+    ]
 
 
 BUILT_IN: dict[str, Reward] = {"exact": exact, "number": number}

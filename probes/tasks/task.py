@@ -69,9 +69,7 @@ def split_rows(rows: Sequence[Row], held_out_share: float = 0.2) -> tuple[list[R
     Rows with the same prompt stay together, and adding rows moves few of the others. At least one prompt goes to
     each side; raises `UsageError` with fewer than two different prompts.
     """
-    keys = sorted(
-        {prompt_key(row["prompt"]) for row in rows}, key=lambda key: hashlib.sha256(key.encode()).hexdigest()
-    )
+    keys = sorted({prompt_key(row["prompt"]) for row in rows}, key=lambda key: hashlib.sha256(key.encode()).hexdigest())
     if len(keys) < 2:
         raise UsageError("The data has fewer than two different prompts: some must be held out, so give at least two.")
     held = set(keys[: max(1, round(held_out_share * len(keys)))])
@@ -84,8 +82,9 @@ def check_prompt(prompt: Any, where: str) -> None:
     if isinstance(prompt, str) and prompt:
         return
     if isinstance(prompt, list) and prompt and is_chat(prompt):
-        if all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-               for m in prompt):
+        if all(
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt
+        ):
             return
     raise UsageError(
         f'{where}: "prompt" must be text or a list of {{"role": ..., "content": ...}} messages, not {str(prompt)[:60]!r}.'

@@ -1,6 +1,6 @@
 """Error of the depth prior on published models that it was not fitted on, against simpler rules.
 
-    python tests/benchmarks/depth_prior.py [--quick]
+python tests/benchmarks/depth_prior.py [--quick]
 """
 
 import json
@@ -36,12 +36,19 @@ def main() -> None:
     for (k, r), e in table.items():
         mark = "  <- used" if (k, r) == (KNOTS, RIDGE) else ""
         print(f"{f'{k} knots, ridge {r}':24} {e.mean():6.3f} {e.min():6.3f} {e.max():6.3f}{mark}")
-    print(json.dumps({
-        "n_models": len(sweeps), "constant": float(np.mean(constant)),
-        "grid": {f"{k}/{r}": {"mean": float(e.mean()), "min": float(e.min()), "max": float(e.max())}
-                 for (k, r), e in table.items()},
-        "used": f"{KNOTS}/{RIDGE}",
-    }))
+    print(
+        json.dumps(
+            {
+                "n_models": len(sweeps),
+                "constant": float(np.mean(constant)),
+                "grid": {
+                    f"{k}/{r}": {"mean": float(e.mean()), "min": float(e.min()), "max": float(e.max())}
+                    for (k, r), e in table.items()
+                },
+                "used": f"{KNOTS}/{RIDGE}",
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

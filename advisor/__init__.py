@@ -1,0 +1,44 @@
+"""Which layer of a language model to train by reinforcement learning: measured, ranked, and shown with its evidence.
+
+The stages, in order, and where they live:
+
+    model name -> probes.policy.Policy      load the model, find its layers
+    task/data  -> probes.tasks.Task         prompts, reward, held-out prompts
+               -> probes.rollouts           sampled completions, rewards, advantages
+               -> probes.measure            the layer table: every probe, every layer
+               -> calibration.ranking       scores and order
+               -> advisor.decision          the verdict, which may be no
+               -> advisor.recommend         pick, baselines, cost
+               -> advisor.reports           terminal, JSON, Markdown, HTML
+
+    import advisor
+    rec = advisor.recommend(model, tokenizer, "addition")
+    rec.pick, rec.layers, rec.verdict
+    rec.report("out")
+"""
+
+import importlib
+
+_PUBLIC = {
+    "recommend": "advisor.pipeline",
+    "Recommendation": "advisor.recommendation",
+    "Verdict": "advisor.decision",
+    "SamplingConfig": "probes.rollouts",
+    "Task": "probes.tasks",
+    "load_task": "probes.tasks",
+    "load_policy": "probes.policy",
+    "Progress": "probes.progress",
+    "AdvisorError": "probes.errors",
+    "UsageError": "probes.errors",
+    "RunError": "probes.errors",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str):
+    # Loaded when first used: torch takes seconds, and `advisor --help` needs none of it.
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'advisor' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value

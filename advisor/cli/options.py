@@ -1,0 +1,115 @@
+"""Options that several verbs share, and how they become objects."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from probes.errors import UsageError
+
+if TYPE_CHECKING:
+    from probes.rollouts import SamplingConfig
+    from probes.tasks import Task
+
+
+def shared_options(function: Callable) -> Callable:
+    """Model, task, sampling, place of computation and output."""
+    options = [
+        click.argument("model"),
+        click.option(
+            "--task", "task_name", metavar="NAME", help="Built-in task or reasoning-gym:NAME ('advisor tasks')."
+        ),
+        click.option(
+            "--task-config", multiple=True, metavar="KEY=VALUE", help="Configuration of a reasoning-gym task."
+        ),
+        click.option("--data", metavar="FILE.jsonl", help="Your own prompts: rows with prompt, answer, other columns."),
+        click.option("--reward", metavar="NAME", help="exact, number, or FILE.py:function with TRL's signature."),
+        click.option(
+            "--effort", default="probe", show_default=True, metavar="static|probe", help="How much to measure."
+        ),
+        click.option(
+            "--decoding",
+            default="greedy",
+            show_default=True,
+            metavar="greedy|sampled",
+            help="How the trained policy will be scored; it changes which layers are good.",
+        ),
+        click.option("--groups", default=32, show_default=True, help="Prompt groups with reward spread to collect."),
+        click.option("--group-size", default=8, show_default=True, help="Completions sampled for each prompt."),
+        click.option("--max-prompts", default=128, show_default=True, help="Stop drawing prompts here."),
+        click.option("--temperature", default=1.0, show_default=True, help="Sampling temperature of the rollouts."),
+        click.option("--max-new-tokens", type=int, help="Longest completion [default: what the first rollouts need]."),
+        click.option(
+            "--prompt-style",
+            default="auto",
+            show_default=True,
+            metavar="auto|chat|plain",
+            help="auto: the chat template where the tokenizer has one.",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Seed of prompts and sampling."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+        click.option(
+            "--dtype",
+            default="auto",
+            show_default=True,
+            metavar="auto|float32|bfloat16|float16",
+            help="Weights in memory; auto keeps the checkpoint's.",
+        ),
+        click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
+        click.option("--debug", is_flag=True, help="Show tracebacks."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def make_task(arguments: dict[str, Any]) -> "Task | None":
+    """The task that the options describe; None at static effort, which uses none."""
+    from probes.tasks import load_task
+
+    if arguments["effort"] == "static":
+        given = [flag for flag in ("task_name", "data", "reward", "task_config") if arguments[flag]]
+        if given:
+            flag = "--" + given[0].removesuffix("_name").replace("_", "-")
+            raise UsageError(f"{flag} has no effect with --effort static, which reads only the weights. Leave it out.")
+        return None
+    return load_task(
+        arguments["task_name"],
+        data=arguments["data"],
+        reward=arguments["reward"],
+        config=_parse_config(arguments["task_config"]),
+        seed=arguments["seed"],
+    )
+
+
+def make_sampling(arguments: dict[str, Any]) -> "SamplingConfig":
+    """The sampling configuration that the options describe."""
+    from probes.rollouts import SamplingConfig
+
+    names = ("groups", "group_size", "max_prompts", "temperature", "max_new_tokens", "prompt_style", "seed")
+    return SamplingConfig(**{name: arguments[name] for name in names})
+
+
+def default_folder(identity: dict[str, Any]) -> Path:
+    """``advisor-runs/MODEL-TASK-EFFORT-HASH``: the same command finds its own run again."""
+    from advisor.survey import identity_hash
+
+    parts = (identity["model"], identity["task"], identity["effort"], identity_hash(identity))
+    name = "-".join(part.strip("/").split("/")[-1].replace(":", "-") for part in parts if part)
+    return Path("advisor-runs") / name
+
+
+def _parse_config(pairs: tuple[str, ...]) -> dict[str, Any]:
+    config = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--task-config '{pair}' is not KEY=VALUE, for example min_terms=2.")
+        try:
+            config[key] = json.loads(value)
+        except json.JSONDecodeError:
+            config[key] = value
+    return config

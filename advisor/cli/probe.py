@@ -1,0 +1,43 @@
+"""`advisor probe`"""
+
+import click
+
+from advisor.cli.options import make_sampling, make_task, shared_options
+
+
+@click.command(name="probe")
+@shared_options
+@click.option("--probe", "probes", multiple=True, metavar="NAME", help="Only this probe (may be given again).")
+@click.option("--output-dir", metavar="DIR", help="Also write table.json and the journal there.")
+def command(model: str, probes: tuple[str, ...], output_dir: str | None, as_json: bool, **arguments) -> None:
+    """Print the layer table of MODEL alone: every probe, every layer, no ranking."""
+    from advisor.cli.progress import shown_progress
+
+    with shown_progress() as progress:
+        task, sampling = make_task(arguments), make_sampling(arguments)
+        from advisor.survey import Options, survey
+
+        options = Options(
+            arguments["effort"],
+            arguments["decoding"],
+            sampling,
+            probes or None,
+            arguments["device"],
+            arguments["dtype"],
+            arguments["trust_remote_code"],
+        )
+        found = survey(model, None, task, options, output_dir, progress)
+    content = found.as_dict()
+    if found.folder is not None:
+        found.folder.write_json("table.json", content)
+        found.folder.close()
+    if as_json:
+        import json
+
+        click.echo(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        from advisor.reports.terminal import print_table
+
+        print_table(found, Console())

@@ -1,0 +1,58 @@
+"""`advisor probes`"""
+
+import click
+
+
+@click.command(name="probes")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def command(as_json: bool, debug: bool) -> None:
+    """List the probes with unit, sign, cost and source."""
+    from probes.registry import list_probes
+
+    probes = list_probes()
+    if as_json:
+        import json
+
+        click.echo(
+            json.dumps(
+                [
+                    {
+                        "name": p.name,
+                        "effort": p.effort,
+                        "cost": p.cost,
+                        "source": p.source,
+                        "columns": [vars(c) for c in p.columns],
+                    }
+                    for p in probes
+                ],
+                indent=1,
+                ensure_ascii=False,
+            )
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for p in probes:
+        console.print(f"[bold]{p.name}[/bold]  (effort {p.effort})", highlight=False)
+        console.print(f"  cost: {p.cost}\n  source: {p.source}", highlight=False)
+        table = Table(box=None, header_style="bold", padding=(0, 1))
+        for heading, justify in (
+            ("column", "left"),
+            ("unit", "left"),
+            ("greedy", "right"),
+            ("sampled", "right"),
+            ("meaning", "left"),
+        ):
+            table.add_column(heading, justify=justify, overflow="fold")
+        for c in p.columns:
+            table.add_row(c.name, c.unit, f"{c.greedy:+d}", f"{c.sampled:+d}", c.meaning)
+        console.print(table)
+        console.print()
+    console.print(
+        "greedy, sampled: the column's vote under each decoding. +1: larger is taken to mean a larger "
+        "contribution; -1: smaller; +0: shown, no vote.",
+        highlight=False,
+    )

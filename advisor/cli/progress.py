@@ -1,0 +1,123 @@
+"""Progress on stderr: one line with the stage, a bar and the time left; plain lines where stderr is no terminal."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from probes.progress import Progress
+
+_LINE_EVERY = 10.0  # seconds between lines in a log file
+
+
+class ShownProgress(Progress):
+    """Time left is forecast before the run and corrected by how long finished stages took against their forecast."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.forecast: dict[str, float] = {}
+        self.stage, self.total, self.done = "", 1.0, 0.0
+        self.finished: set[str] = set()
+        self.spent = self.expected = 0.0  # of finished forecast stages
+        self.stage_start = self.last_line = time.monotonic()
+        self.bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(28),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+        )
+        self.task = self.bar.add_task("start", total=1.0, left="")
+
+    def plan(self, seconds: Mapping[str, float]) -> None:
+        self.forecast = dict(seconds)
+        self._draw()
+
+    def begin(self, stage: str, total: float) -> None:
+        self._finish_stage()
+        self.stage, self.total, self.done = stage, max(total, 1e-9), 0.0
+        self.stage_start = time.monotonic()
+        self._draw(force=True)
+
+    def advance(self, amount: float = 1.0) -> None:
+        self.done = min(self.total, self.done + amount)
+        self._draw()
+
+    def note(self, message: str) -> None:
+        self.console.print(message, style="dim", highlight=False)
+
+    def seconds_left(self) -> float | None:
+        """Forecast of what remains, None before there is a plan."""
+        if not self.forecast:
+            return None
+        stages = list(self.forecast)
+        here = stages.index(self.stage) if self.stage in stages else -1
+        pace = (self.spent + 1) / (self.expected + 1)
+        later = sum(self.forecast[s] for s in stages[here + 1 :] if s not in self.finished) * pace
+        return later + self._left_in_stage(pace)
+
+    def _left_in_stage(self, pace: float) -> float:
+        share, spent = self.done / self.total, time.monotonic() - self.stage_start
+        guess = max(0.0, self.forecast.get(self.stage, 0.0) * pace - spent)
+        if share < 0.02:
+            return guess
+        measured = spent * (1 - share) / share
+        return share * measured + (1 - share) * guess if share < 0.2 else measured
+
+    def _finish_stage(self) -> None:
+        if self.stage in self.forecast and self.stage not in self.finished:
+            self.spent += time.monotonic() - self.stage_start
+            self.expected += self.forecast[self.stage]
+        self.finished.add(self.stage)
+
+    def _draw(self, force: bool = False) -> None:
+        left = self.seconds_left()
+        if self.stage not in self.forecast:  # a download, say, which the plan does not know
+            share = self.done / self.total
+            text = f"{share:.0%} of this step" if self.stage else ""
+        else:
+            text = f"about {_clock(left)} left" if left is not None else ""
+            passed = sum(self.forecast[s] for s in self.finished if s in self.forecast)
+            passed += self.forecast[self.stage] * self.done / self.total
+            share = passed / sum(self.forecast.values())
+        self.bar.update(self.task, description=self.stage or "start", completed=share, left=text)
+        if not self.console.is_terminal and self.stage and (force or time.monotonic() - self.last_line > _LINE_EVERY):
+            self.last_line = time.monotonic()
+            self.console.print(
+                f"{self.stage}: {share:.0%}{', ' + text if text else ''}", highlight=False, soft_wrap=True
+            )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def shown_progress() -> Iterator[ShownProgress]:
+    """A progress line that is gone when the work is done; libraries' own bars and chatter are silenced."""
+    import logging
+    import os
+    import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(transformers|captum|torch)\..*")
+    console = Console(stderr=True)
+    progress = ShownProgress(console)
+    if console.is_terminal:
+        progress.bar.start()
+    try:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        yield progress
+    finally:
+        progress.bar.stop()

@@ -1,0 +1,26 @@
+"""`advisor tasks`"""
+
+import click
+
+
+@click.command(name="tasks")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def command(as_json: bool, debug: bool) -> None:
+    """List the built-in tasks and how to bring your own."""
+    from probes.tasks import DEFAULT, list_tasks
+
+    tasks = list_tasks()
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"default": DEFAULT, "tasks": tasks}, indent=1))
+        return
+    width = max(map(len, tasks))
+    for name, text in tasks.items():
+        click.echo(f"{name:{width}}  {text}{' (the default)' if name == DEFAULT else ''}")
+    click.echo(
+        "\nYour own: --data FILE.jsonl --reward exact | number | FILE.py:function\n"
+        'Each line of the file is an object with "prompt" (text or chat messages), "answer", and any other columns.\n'
+        "exact: the stripped completion equals the answer. number: its last number does. A function has TRL's signature."
+    )

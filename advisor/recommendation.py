@@ -1,0 +1,90 @@
+"""The recommendation as data: what `recommend` returns and `ranking.json` holds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advisor.decision import Verdict
+from advisor.store import SCHEMA_VERSION
+from calibration.ranking import Ranking
+from probes.registry import Column
+from probes.table import LayerTable, depth_correlation
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which layer to train, with its evidence.
+
+    ``pick`` holds layer indices (empty where the verdict is no), ``layers`` one record a layer in stack order with
+    ``rank``, ``score`` (0 to 1, an order and no contribution), ``contribution``/``low``/``high``/``p_best`` (None
+    until a predictor is fitted) and its probe values. ``fallback`` is the choice by position for a verdict of no.
+    """
+
+    model: dict[str, Any]
+    task: dict[str, Any] | None
+    protocol: dict[str, Any]
+    effort: str
+    verdict: Verdict
+    pick: list[int]
+    fallback: dict[str, Any] | None
+    baselines: dict[str, int]
+    reward: dict[str, Any] | None
+    cost: dict[str, Any]
+    table: LayerTable
+    columns: dict[str, Column]
+    ranking: Ranking
+    folder: Path | None = None
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        ranked = self.verdict.has_ranking
+        return [
+            {
+                "layer": k,
+                "rank": self.ranking.rank(k) if ranked else None,
+                "score": round(float(self.ranking.score[k]), 6) if ranked else None,
+                "contribution": None,
+                "low": None,
+                "high": None,
+                "p_best": None,
+                "depth_prior": round(float(self.ranking.prior[k]), 6),
+                "parameters": self.model["layer_parameters"][k],
+                "probes": self.table.row(k),
+            }
+            for k in range(self.table.n_layers)
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of ``ranking.json``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": self.model,
+            "task": self.task,
+            "protocol": self.protocol,
+            "effort": self.effort,
+            "verdict": {"kind": self.verdict.kind, "text": self.verdict.text},
+            "calibrated": False,
+            "pick": self.pick,
+            "fallback": self.fallback,
+            "baselines": self.baselines,
+            "reward": self.reward,
+            "cost": self.cost,
+            "probes": {
+                name: {
+                    "unit": column.unit,
+                    "meaning": column.meaning,
+                    "vote": column.vote(self.protocol["decoding"]),
+                    "depth_correlation": depth_correlation(self.table.columns[name]),
+                }
+                for name, column in self.columns.items()
+                if name in self.table.columns
+            },
+            "not_measured": self.table.failures,
+            "layers": self.layers,
+        }
+
+    def report(self, folder: str | Path) -> None:
+        """Write ``ranking.json``, ``report.md`` and ``report.html`` into `folder`."""
+        from advisor.reports import write_reports
+
+        write_reports(self, Path(folder))

@@ -1,0 +1,34 @@
+"""The report as one HTML file that opens offline: no scripts, plots inline."""
+
+from typing import TYPE_CHECKING
+
+from advisor.reports import plots, wording
+from probes.table import depth_correlation
+
+if TYPE_CHECKING:
+    from advisor.recommendation import Recommendation
+
+
+def html_report(recommendation: "Recommendation") -> str:
+    """The whole report."""
+    from jinja2 import Environment, PackageLoader
+
+    rec = recommendation
+    environment = Environment(
+        loader=PackageLoader("advisor", "reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = wording.number
+    ranked = rec.verdict.has_ranking
+    return environment.get_template("report.html.j2").render(
+        rec=rec,
+        layers=[rec.layers[k] for k in rec.ranking.order] if ranked else [],
+        headline=wording.headline(rec),
+        reward_line=wording.reward_line(rec),
+        cost_line=wording.cost_line(rec),
+        baselines=[(wording.BASELINE_NAMES[name], k) for name, k in rec.baselines.items()],
+        ranking_plot=plots.ranking_plot(rec) if ranked else None,
+        spread_plot=plots.spread_plot(rec),
+        probe_plots=plots.probe_plots(rec),
+        decoding=rec.protocol["decoding"],
+        depth_correlation=depth_correlation,
+    )

@@ -1,0 +1,72 @@
+"""The report as Markdown."""
+
+from typing import TYPE_CHECKING
+
+from advisor.reports import wording
+from probes.table import depth_correlation
+
+if TYPE_CHECKING:
+    from advisor.recommendation import Recommendation
+
+
+def markdown_report(recommendation: "Recommendation") -> str:
+    """The whole report: verdict, ranking, evidence, rollouts, cost."""
+    rec = recommendation
+    name = f"{rec.model['name']}" + (f" on {rec.task['name']}" if rec.task else "")
+    lines = [f"# Which layer to train: {name}", "", f"**{wording.headline(rec)}**", "", rec.verdict.text, ""]
+    lines += [
+        f"Effort {rec.effort}, {rec.protocol['decoding']} decoding. Protocol: "
+        + ", ".join(f"{k} {v}" for k, v in rec.protocol.items())
+        + ".",
+        "",
+    ]
+    if line := wording.reward_line(rec):
+        lines += ["## Rollouts", "", line, ""]
+    if rec.verdict.has_ranking:
+        lines += ["## Ranking (uncalibrated)", "", *_table(rec), ""]
+    lines += ["## Baselines", "", "| rule | layer |", "| --- | ---: |"]
+    lines += [f"| {wording.BASELINE_NAMES[k]} | {v} |" for k, v in rec.baselines.items()]
+    lines += ["| a random layer | any |", ""]
+    lines += [
+        "## Evidence",
+        "",
+        "A vote of +1 takes a larger value to mean a larger contribution, −1 a smaller one; 0 is "
+        "shown without a vote. The depth correlation (Spearman) says how far a column only repeats the depth of "
+        "the layer.",
+        "",
+        "| column | vote | depth correlation | unit | meaning |",
+        "| --- | ---: | ---: | --- | --- |",
+    ]
+    for column, values in rec.table.columns.items():
+        c = rec.columns[column]
+        lines.append(
+            f"| {column} | {c.vote(rec.protocol['decoding']):+d} | {wording.number(depth_correlation(values))} | "
+            f"{c.unit} | {c.meaning} |"
+        )
+    for failed, reason in rec.table.failures.items():
+        lines.append(f"| {failed} (probe) | | | | not measured: {reason.removeprefix('not measured: ')} |")
+    if rec.reward and rec.reward["examples"]:
+        lines += ["", "## Examples", "", "| prompt | completion | reward |", "| --- | --- | ---: |"]
+        lines += [
+            f"| {_cell(e['prompt'])} | {_cell(e['completion'])} | {wording.number(e['reward'])} |"
+            for e in rec.reward["examples"]
+        ]
+    lines += ["", "## Cost", "", wording.cost_line(rec), ""]
+    return "\n".join(lines)
+
+
+def _table(rec: "Recommendation") -> list[str]:
+    names = list(rec.table.columns)
+    lines = ["| rank | layer | score | depth prior | " + " | ".join(names) + " |", "| ---: " * (4 + len(names)) + "|"]
+    layers = rec.layers
+    for k in rec.ranking.order:
+        layer = layers[k]
+        values = " | ".join(wording.number(layer["probes"][name]) for name in names)
+        lines.append(f"| {layer['rank']} | {k} | {layer['score']:.3f} | {layer['depth_prior']:.3f} | {values} |")
+    return lines
+
+
+def _cell(value: object) -> str:
+    text = value if isinstance(value, str) else value[-1]["content"]
+    text = " ".join(text.split()).replace("|", "\\|")
+    return text if len(text) <= 120 else text[:119] + "…"

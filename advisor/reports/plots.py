@@ -1,0 +1,101 @@
+"""Plots of a recommendation as inline SVG that follow the page's light or dark colours."""
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from advisor.recommendation import Recommendation
+
+# Placeholders that are swapped for CSS after drawing, so that one picture serves light and dark pages.
+_INK, _ACCENT, _SOFT = "#010203", "#040506", "#070809"
+_CSS = {_INK: "var(--ink)", _ACCENT: "var(--accent)", _SOFT: "var(--soft)"}
+
+
+def ranking_plot(rec: "Recommendation") -> str:
+    """Score of every layer over depth, split into depth prior and probes; the pick is marked in colour and by name."""
+    layers = rec.layers
+    figure, axes = _figure(7.2, 2.8)
+    x = np.arange(len(layers))
+    scores = [layer["score"] for layer in layers]
+    colours = [_ACCENT if k in rec.pick else _SOFT for k in x]
+    axes.bar(x, scores, color=colours, width=0.8, edgecolor=_INK, linewidth=0.5)
+    axes.plot(x, rec.ranking.prior, color=_INK, linewidth=1.2, linestyle="--", label="depth prior (rank)")
+    if rec.ranking.probes is not None:
+        axes.plot(x, rec.ranking.probes, color=_INK, linewidth=1.2, linestyle=":", label="probes (mean rank)")
+    for k in rec.pick:
+        axes.annotate("pick", (k, scores[k]), ha="center", va="bottom", color=_INK, fontweight="bold")
+    axes.set(xlabel="layer", ylabel="score (uncalibrated)", ylim=(0, 1.12))
+    axes.legend(frameon=False, fontsize=8, loc="upper right", ncols=2, labelcolor=_INK)
+    return _svg(figure, "Score of every layer")
+
+
+def probe_plots(rec: "Recommendation") -> list[tuple[str, str]]:
+    """(column, plot over depth) for every measured column."""
+    return [
+        (name, _profile(name, values, rec.columns[name].unit, rec.pick)) for name, values in rec.table.columns.items()
+    ]
+
+
+def spread_plot(rec: "Recommendation") -> str | None:
+    """How often each mean reward occurs among prompt groups, groups with and without spread told apart; None without rollouts."""
+    if rec.reward is None:
+        return None
+    means = np.array([m for m in rec.reward["group_means"] if m is not None])
+    if len(means) == 0:
+        return None
+    low, high = float(means.min()), float(means.max())
+    edges = np.linspace(low, high if high > low else low + 1, rec.protocol["group_size"] + 2)
+    figure, axes = _figure(4.2, 2.2)
+    axes.hist(means, bins=edges, color=_SOFT, edgecolor=_INK, linewidth=0.5)
+    axes.set(xlabel="mean reward of a prompt group", ylabel="groups")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    return _svg(figure, "Reward spread over prompt groups")
+
+
+def _profile(name: str, values: np.ndarray, unit: str, pick: list[int]) -> str:
+    figure, axes = _figure(3.4, 1.9)
+    x = np.arange(len(values))
+    axes.plot(x, values, color=_INK, linewidth=1.1, marker="o", markersize=2.5)
+    for k in pick:
+        axes.plot([k], [values[k]], marker="D", markersize=6, color=_ACCENT, markeredgecolor=_INK, linestyle="none")
+    positive = values[values > 0]
+    if len(positive) == len(values) and values.max() > 100 * np.median(values):
+        axes.set_yscale("log")
+    elif np.abs(values).max() > 30 * np.median(np.abs(values)) > 0:
+        axes.set_yscale("symlog", linthresh=float(np.median(np.abs(values))))
+    axes.set_xlabel("layer", fontsize=8)
+    axes.set_ylabel(unit, fontsize=7)
+    return _svg(figure, f"{name} over depth")
+
+
+def _figure(width: float, height: float):
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(_INK)
+    axes.tick_params(colors=_INK, labelsize=8)
+    axes.xaxis.label.set_color(_INK)
+    axes.yaxis.label.set_color(_INK)
+    return figure, axes
+
+
+def _svg(figure, title: str) -> str:
+    import matplotlib
+
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]  # no XML header inside a page
+    for placeholder, css in _CSS.items():
+        text = text.replace(placeholder, css)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

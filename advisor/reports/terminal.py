@@ -1,0 +1,97 @@
+"""A recommendation and a layer table as aligned text for the terminal."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from advisor.reports import wording
+
+if TYPE_CHECKING:
+    from advisor.recommendation import Recommendation
+    from advisor.survey import Survey
+
+_TOP = 10
+
+
+def print_recommendation(recommendation: "Recommendation", console: Console) -> None:
+    """Verdict, the best layers with their evidence, baselines and cost."""
+    rec = recommendation
+    task = f" on {rec.task['name']}" if rec.task else ""
+    console.print(
+        f"[bold]{rec.model['name']}[/bold]{task}, effort {rec.effort}, {rec.protocol['decoding']} decoding\n",
+        highlight=False,
+    )
+    console.print(f"[bold]{wording.headline(rec)}[/bold]", highlight=False)
+    console.print(rec.verdict.text + "\n", highlight=False)
+    if rec.verdict.has_ranking:
+        console.print(_ranking_table(rec))
+        shown = min(_TOP, rec.table.n_layers)
+        if shown < rec.table.n_layers:
+            console.print(
+                f"The best {shown} of {rec.table.n_layers}; the report has all.", style="dim", highlight=False
+            )
+        scores = [layer["score"] for layer in rec.layers]
+        console.print(
+            f"\nScore over depth  {wording.sparkline(scores)}  (layer 0 to {len(scores) - 1})", highlight=False
+        )
+    if line := wording.reward_line(rec):
+        console.print(f"Rollouts   {line}", highlight=False)
+    console.print(f"Baselines  {wording.baselines_line(rec)}", highlight=False)
+    for name, reason in rec.table.failures.items():
+        console.print(f"Not measured  {name}: {reason}", highlight=False)
+    console.print(f"Cost       {wording.cost_line(rec)}", highlight=False)
+
+
+def _ranking_table(rec: "Recommendation") -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("rank", justify="right")
+    table.add_column("layer", justify="right")
+    table.add_column("score")
+    table.add_column("")
+    table.add_column("depth prior")
+    shown = [
+        c
+        for c in ("grad_norm", "grad_snr", "adam_gain", "fisher", "block_influence", "spectral_snr", "tail_exponent")
+        if c in rec.table.columns
+    ][:5]
+    for name in shown:
+        table.add_column(name.replace("_", " "), justify="right")
+    layers = rec.layers
+    for k in rec.ranking.order[:_TOP]:
+        layer = layers[k]
+        table.add_row(
+            str(layer["rank"]),
+            str(k),
+            f"{layer['score']:.2f}",
+            wording.bar(layer["score"]),
+            wording.bar(layer["depth_prior"], 8),
+            *(wording.number(layer["probes"][name]) for name in shown),
+            style="bold" if k in rec.pick else "",
+        )
+    return table
+
+
+def print_table(survey: "Survey", console: Console) -> None:
+    """Every column of the layer table, in as many blocks as the width needs."""
+    columns = survey.table.columns
+    units = {c.name: c.unit for p in survey.probes for c in p.columns}
+    names, width = list(columns), console.width
+    while names:
+        block, used = [], 6
+        while names and used + max(len(names[0]), 10) + 2 <= max(width, 20):
+            block.append(names.pop(0))
+            used += max(len(block[-1]), 10) + 2
+        block = block or [names.pop(0)]
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("layer", justify="right")
+        for name in block:
+            table.add_column(name, justify="right", no_wrap=True)
+        for k in range(survey.table.n_layers):
+            table.add_row(str(k), *(wording.number(columns[name][k]) for name in block))
+        console.print(table)
+        console.print(
+            "units: " + "; ".join(f"{name}: {units[name]}" for name in block) + "\n", style="dim", highlight=False
+        )
+    for name, reason in survey.table.failures.items():
+        console.print(f"Not measured  {name}: {reason}", highlight=False)

@@ -1,0 +1,90 @@
+"""Sentences and small figures that every report shares, so that they say the same."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from advisor.recommendation import Recommendation
+
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+_LEVELS = "▁▂▃▄▅▆▇█"
+
+BASELINE_NAMES = {
+    "middle": "middle layer",
+    "depth_prior": "best by published depth profile",
+    "first": "first layer",
+    "last": "last layer",
+    "largest_grad_norm": "largest gradient norm",
+    "largest_relative_grad_norm": "largest relative gradient norm (Auto-RGN)",
+    "largest_fisher": "largest Fisher",
+    "largest_spectral_snr": "largest Spectrum signal-to-noise",
+    "largest_block_influence": "largest block influence",
+}
+
+
+def bar(value: float, width: int = 12) -> str:
+    """A bar of eighths for a value from 0 to 1."""
+    eighths = round(max(0.0, min(1.0, value)) * width * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (_BLOCKS[rest] if rest else "")).ljust(width)
+
+
+def sparkline(values) -> str:
+    """One character a layer, lowest to highest."""
+    low, high = min(values), max(values)
+    scale = (len(_LEVELS) - 1) / (high - low) if high > low else 0
+    return "".join(_LEVELS[round((v - low) * scale)] for v in values)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits."""
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.2e}"
+
+
+def headline(recommendation: "Recommendation") -> str:
+    """The result in one line."""
+    rec = recommendation
+    n = rec.model["n_layers"]
+    if rec.pick:
+        layers = ", ".join(map(str, rec.pick))
+        share = sum(rec.model["layer_parameters"][k] for k in rec.pick)
+        of = f" of {rec.model['parameters'] / 1e6:.1f} M" if "parameters" in rec.model else ""
+        return f"Train layer {layers} of {n} (numbered from 0): {share / 1e6:.1f} M{of} parameters. Uncalibrated."
+    fallback = rec.fallback
+    if fallback["layer"] is None:
+        return f"No layer is recommended: {fallback['why']}."
+    return f"No layer can be told from another. If you train one all the same, take layer {fallback['layer']} of {n}, {fallback['why']}."
+
+
+def reward_line(recommendation: "Recommendation") -> str | None:
+    """What the rollouts showed, or None at static effort."""
+    r = recommendation.reward
+    if r is None:
+        return None
+    text = (
+        f"{r['completions']} completions of {r['groups']} prompts, mean reward {number(r['mean'])}; "
+        f"{r['groups'] - r['groups_with_spread']} of {r['groups']} groups ({r['share_without_spread']:.0%}) without "
+        f"reward spread; {r['share_cut']:.0%} of completions cut at {recommendation.protocol['max_new_tokens']} tokens"
+    )
+    if r["held_out_mean"] is not None:
+        error = f" ± {number(r['held_out_standard_error'])}" if r["held_out_standard_error"] is not None else ""
+        text += (
+            f"; held-out reward {number(r['held_out_mean'])}{error} (standard error, {r['held_out_n']} prompts, "
+            f"{recommendation.protocol['decoding']})"
+        )
+    return text + "."
+
+
+def cost_line(recommendation: "Recommendation") -> str:
+    """Time and memory of the run."""
+    cost = recommendation.cost
+    memory = f", peak memory {cost['peak_memory_bytes'] / 2**30:.1f} GiB" if cost["peak_memory_bytes"] else ""
+    seconds = {k: v for k, v in cost["seconds"].items() if k != "total" and v >= 0.05}
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    return f"{cost['seconds']['total']:.0f} s{memory} (seconds: {parts})."
+
+
+def baselines_line(recommendation: "Recommendation") -> str:
+    """What simpler rules would pick."""
+    return ", ".join(f"{BASELINE_NAMES[name]} {k}" for name, k in recommendation.baselines.items())

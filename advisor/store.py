@@ -1,0 +1,120 @@
+"""The output folder of a run: what it is a run of, a journal of finished work, and the results.
+
+`config.json` says what the run is of; a folder that holds another run is refused. `journal.jsonl` gets one line for
+each finished measurement, at once and for good, so that the same command goes on where it was stopped.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from advisor.environment import environment
+from probes.errors import RunError, UsageError
+from probes.memory import Memory
+
+SCHEMA_VERSION = 1
+
+
+class RunFolder(Memory):
+    """An output folder, opened for one run. `identity` is plain JSON that tells this run from others."""
+
+    def __init__(self, path: str | Path, identity: dict[str, Any]) -> None:
+        self.path = Path(path).expanduser()
+        self.identity = json.loads(json.dumps(identity))
+        self._entries: dict[tuple[str, str], Any] = {}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._check_identity()
+            self._read_journal()
+            self._journal = (self.path / "journal.jsonl").open("a", encoding="utf-8")
+            self.write("environment.json", _json(environment()))
+        except OSError as error:
+            raise UsageError(
+                f"The output folder '{self.path}' cannot be written ({error.strerror or error}). Give another with --output-dir."
+            ) from error
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier run left finished work here."""
+        return bool(self._entries)
+
+    def recall(self, kind: str, key: str) -> Any:
+        return self._entries.get((kind, key))
+
+    def keep(self, kind: str, key: str, value: Any) -> None:
+        line = json.dumps({"kind": kind, "key": key, "value": value}, allow_nan=False)
+        try:
+            self._journal.write(line + "\n")
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
+        except OSError as error:
+            raise RunError(
+                f"The journal in '{self.path}' cannot be written ({error.strerror or error}). What was finished before "
+                "is kept: make room and run the same command again."
+            ) from error
+        self._entries[kind, key] = value
+
+    def write(self, name: str, text: str) -> None:
+        """Write a result file whole or not at all."""
+        partial = self.path / f".{name}.partial"
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.path / name)
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, _json(value))
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def _check_identity(self) -> None:
+        file = self.path / "config.json"
+        if not file.exists():
+            others = [p.name for p in self.path.iterdir()]
+            if others:
+                raise UsageError(
+                    f"The output folder '{self.path}' is not empty ({', '.join(sorted(others)[:3])}, …) and holds no run of "
+                    "the advisor. Give an empty or new folder with --output-dir."
+                )
+            self.write("config.json", _json({"schema_version": SCHEMA_VERSION, **self.identity}))
+            return
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"'{file}' is not readable JSON. Give another folder with --output-dir.") from error
+        found.pop("schema_version", None)
+        differing = [k for k in {**found, **self.identity} if found.get(k) != self.identity.get(k)]
+        if differing:
+            k = differing[0]
+            raise UsageError(
+                f"The output folder '{self.path}' holds another run: its {k} is {_short(found.get(k))}, this one's is "
+                f"{_short(self.identity.get(k))}. Give another folder with --output-dir."
+            )
+
+    def _read_journal(self) -> None:
+        file = self.path / "journal.jsonl"
+        if not file.exists():
+            return
+        raw = file.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        if len(whole) != len(raw):  # a line half written when the run was killed
+            with file.open("r+b") as stream:
+                stream.truncate(len(whole))
+        for i, line in enumerate(whole.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                self._entries[entry["kind"], entry["key"]] = entry["value"]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise UsageError(
+                    f"'{file}', line {i} is damaged. Remove that line, or give another folder with --output-dir."
+                ) from error
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

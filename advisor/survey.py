@@ -1,0 +1,217 @@
+"""Everything that is measured on one policy for one task: the part that `recommend` and `probe` share."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from advisor.decision import Verdict, judge_reward
+from advisor.environment import peak_memory_bytes, version
+from advisor.forecast import forecast
+from advisor.store import SCHEMA_VERSION, RunFolder
+from probes.checkpoint import LayerWeights, LoadedWeights, open_weights
+from probes.errors import UsageError, unknown_name
+from probes.measure import measure
+from probes.memory import Memory
+from probes.policy import ModelFiles, Policy, find_files, load_policy
+from probes.progress import Progress
+from probes.registry import DECODINGS, EFFORTS, Probe, get_probe, list_probes
+from probes.rollouts import Rollouts, SamplingConfig, collect_rollouts, measure_headroom
+from probes.table import LayerTable
+from probes.tasks import Task, load_task
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure. ``probes`` None takes every probe of the effort."""
+
+    effort: str = "probe"
+    decoding: str = "greedy"
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    probes: tuple[str, ...] | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.effort not in EFFORTS:
+            raise unknown_name("effort", self.effort, EFFORTS, "Pass one of these as --effort.")
+        if self.decoding not in DECODINGS:
+            raise unknown_name("decoding", self.decoding, DECODINGS, "Pass one of these as --decoding.")
+
+    def chosen_probes(self) -> list[Probe]:
+        if self.probes is None:
+            return list_probes(self.effort)
+        chosen = [get_probe(name) for name in self.probes]
+        for p in chosen:
+            if EFFORTS.index(p.effort) > EFFORTS.index(self.effort):
+                raise UsageError(f"The probe '{p.name}' needs --effort {p.effort}, not {self.effort}.")
+        return chosen
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was measured. ``rollouts`` and ``headroom`` are None at static effort; ``verdict`` is set where the rewards
+    alone say no."""
+
+    model: dict[str, Any]
+    task: Task | None
+    options: Options
+    probes: list[Probe]
+    table: LayerTable
+    rollouts: Rollouts | None
+    headroom: np.ndarray | None
+    verdict: Verdict | None
+    seconds: dict[str, float]
+    peak_memory: int | None
+    folder: RunFolder | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The layer table as plain JSON (``table.json``)."""
+        columns = {c.name: c for p in self.probes for c in p.columns}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": self.model,
+            "task": self.task and self.task.name,
+            "columns": {
+                n: {"unit": columns[n].unit, "meaning": columns[n].meaning, "values": values.tolist()}
+                for n, values in self.table.columns.items()
+            },
+            "not_measured": self.table.failures,
+            "seconds": self.seconds,
+        }
+
+
+def survey(
+    model: str | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | str | None,
+    options: Options,
+    output_dir: str | Path | Callable[[dict[str, Any]], Path] | None = None,
+    progress: Progress | None = None,
+) -> Survey:
+    """Measure the layers of `model` on `task`; cheap checks come before anything slow.
+
+    `output_dir` may be a function of the run's identity. Raises `UsageError` for bad input and `RunError` where the
+    run breaks; a given model is as found afterwards.
+    """
+    progress = progress or Progress()
+    start = time.perf_counter()
+    probes = options.chosen_probes()
+    task = load_task(task, seed=options.sampling.seed) if isinstance(task, str | None) else task
+    if options.effort == "static":
+        task = None
+    files, policy = _resolve(model, tokenizer, progress)
+    progress.plan(forecast(files, policy and policy.n_parameters, options.effort, options.sampling))
+    identity = _identity(files, policy, task, options)
+    target = output_dir(identity) if callable(output_dir) else output_dir
+    folder = RunFolder(target, identity) if target is not None else None
+    if folder and folder.resumed:
+        progress.note(f"going on with the run in {folder.path}")
+    memory, seconds = folder or Memory(), {}
+
+    if options.effort == "static":
+        weights = LoadedWeights.of(policy) if policy else open_weights(files, options.trust_remote_code)
+        rollouts = headroom = verdict = None
+    else:
+        with _timed(seconds, "load"):
+            policy = policy or load_policy(
+                files.name,
+                device=options.device,
+                dtype=options.dtype,
+                trust_remote_code=options.trust_remote_code,
+                progress=progress,
+            )
+        weights = LoadedWeights.of(policy)
+        with _timed(seconds, "rollouts"):
+            rollouts = collect_rollouts(policy, task, options.sampling, progress, memory)
+            verdict = judge_reward(rollouts, None, options.decoding, task.max_reward)
+        headroom = None
+        if verdict is None:
+            with _timed(seconds, "held-out prompts"):
+                headroom = measure_headroom(
+                    policy, task, options.sampling, rollouts.max_new_tokens, options.decoding, progress, memory
+                )
+                verdict = judge_reward(rollouts, headroom, options.decoding, task.max_reward)
+    runnable = probes if verdict is None else [p for p in probes if p.effort == "static"]
+    key = task.reward_fingerprint()[:16] if task else ""
+    table = measure(runnable, weights, policy, rollouts, progress=progress, memory=memory, key=key)
+    for p in probes:
+        if p not in runnable:
+            table.failures[p.name] = "not measured: " + verdict.text
+    seconds |= {f"probe {name}": value for name, value in table.seconds.items()}
+    seconds["total"] = time.perf_counter() - start
+    facts = _facts(files, policy, weights)
+    return Survey(
+        facts, task, options, probes, table, rollouts, headroom, verdict, seconds, peak_memory_bytes(), folder
+    )
+
+
+def _resolve(
+    model: str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, progress: Progress
+) -> tuple[ModelFiles | None, Policy | None]:
+    if isinstance(model, str):
+        return find_files(model, progress), None
+    if tokenizer is None:
+        raise UsageError("A loaded model needs its tokenizer: call with (model, tokenizer, task).")
+    return None, Policy.from_objects(model, tokenizer)
+
+
+def _identity(files: ModelFiles | None, policy: Policy | None, task: Task | None, options: Options) -> dict[str, Any]:
+    """What makes two runs the same. The reward is left out: mending it must not lose the sampled completions."""
+    return {
+        "model": files.name if files else policy.name,
+        "model_fingerprint": (files or policy).fingerprint(),
+        "task": task and task.name,
+        "task_origin": task and {k: v for k, v in task.origin.items() if k != "reward"},
+        "task_fingerprint": task and task.fingerprint(),
+        "effort": options.effort,
+        "decoding": options.decoding,
+        "sampling": vars(options.sampling) if task else None,
+        "probes": options.probes and list(options.probes),
+        "device": options.device,
+        "dtype": options.dtype,
+        "layer_advisor": version(),
+    }
+
+
+def identity_hash(identity: dict[str, Any]) -> str:
+    """Eight hex digits that tell runs apart in folder names."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _facts(files: ModelFiles | None, policy: Policy | None, weights: LayerWeights) -> dict[str, Any]:
+    facts = {
+        "name": files.name if files else policy.name,
+        "n_layers": weights.n_layers,
+        "layer_prefix": weights.prefix,
+        "layer_parameters": weights.sizes,
+    }
+    if policy is not None:
+        facts |= {
+            "class": type(policy.model).__name__,
+            "parameters": policy.n_parameters,
+            "dtype": str(policy.dtype)[6:],
+            "device": str(policy.device),
+            "tied_embeddings": policy.tied_embeddings,
+        }
+    return facts
+
+
+class _timed:
+    """Adds the seconds spent inside to `seconds[name]`."""
+
+    def __init__(self, seconds: dict[str, float], name: str) -> None:
+        self.seconds, self.name = seconds, name
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *exc) -> None:
+        self.seconds[self.name] = self.seconds.get(self.name, 0.0) + time.perf_counter() - self.start
