@@ -55,13 +55,13 @@ def judge_reward(
             "difference in reward there is no policy gradient. Check the reward and the prompt style, or "
             "choose an easier task or a stronger policy.",
         )
-    if headroom is not None and len(headroom) and max_reward is not None:
-        if headroom.mean() >= SOLVED_SHARE * max_reward:
-            return Verdict(
-                "no_headroom",
-                f"The policy already scores {headroom.mean():.3g} of {max_reward:g} on "
-                f"{len(headroom)} held-out prompts ({decoding}): there is nothing to gain. Choose a harder task.",
-            )
+    solved = None if max_reward is None else SOLVED_SHARE * max_reward
+    if solved is not None and headroom is not None and len(headroom) and headroom.mean() >= solved:
+        return Verdict(
+            "no_headroom",
+            f"The policy already scores {headroom.mean():.3g} of {max_reward:g} on "
+            f"{len(headroom)} held-out prompts ({decoding}): there is nothing to gain. Choose a harder task.",
+        )
     found = len(rollouts.informative)
     if found < MIN_GROUPS:
         return Verdict(

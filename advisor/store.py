@@ -31,7 +31,8 @@ class RunFolder(Memory):
             self.write("environment.json", _json(environment()))
         except OSError as error:
             raise UsageError(
-                f"The output folder '{self.path}' cannot be written ({error.strerror or error}). Give another with --output-dir."
+                f"The output folder '{self.path}' cannot be written ({error.strerror or error}). "
+                "Give another with --output-dir."
             ) from error
 
     @property
@@ -74,8 +75,8 @@ class RunFolder(Memory):
             others = [p.name for p in self.path.iterdir()]
             if others:
                 raise UsageError(
-                    f"The output folder '{self.path}' is not empty ({', '.join(sorted(others)[:3])}, …) and holds no run of "
-                    "the advisor. Give an empty or new folder with --output-dir."
+                    f"The output folder '{self.path}' is not empty ({', '.join(sorted(others)[:3])}, …) and holds no "
+                    "run of the advisor. Give an empty or new folder with --output-dir."
                 )
             self.write("config.json", _json({"schema_version": SCHEMA_VERSION, **self.identity}))
             return

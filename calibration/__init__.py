@@ -1,1 +1,1 @@
-"""What has been learnt from measured contributions: priors over depth and rankings. Imports `probes`, never `advisor`."""
+"""What has been learnt from measured contributions: the prior over depth, and rankings."""

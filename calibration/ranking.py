@@ -1,6 +1,7 @@
 """The ranking that is used while no predictor is fitted: ranks of the depth prior and the probes, averaged.
 
-It is called *uncalibrated* wherever it is shown: the score orders layers and is no contribution, and there is no interval.
+It is called *uncalibrated* wherever it is shown: the score orders layers and is no contribution, and there is no
+interval.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ _TIE = 1e-9
 
 @dataclass(frozen=True)
 class Ranking:
-    """``score`` (L,) from 0 to 1, ``prior`` and ``probes`` its two parts (``probes`` None without a vote), ``order`` best first."""
+    """``score`` (L,) from 0 to 1, its parts ``prior`` and ``probes`` (None without a vote), ``order`` best first."""
 
     score: np.ndarray
     prior: np.ndarray

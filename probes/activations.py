@@ -1,13 +1,15 @@
 """What each block does in one forward pass: how far it turns the residual stream, and towards the rewarded answer."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import nn
 
 from probes.measure import Measurement
 from probes.objective import GroupBatch
-from probes.policy import Policy
 from probes.registry import Column, probe
-from probes.tape import replaced_forwards
+from probes.tape import Tape, replaced_forwards
 
 _MAX_ANSWER_TOKENS = 512
 
@@ -50,7 +52,7 @@ def measure_activations(measurement: Measurement) -> dict[str, np.ndarray]:
             n_tokens += float(mask.sum())
             best = _best_answer(batch)
             if n_answer + len(best.targets) <= _MAX_ANSWER_TOKENS or n_answer == 0:
-                log_probs += [float(_read_out(policy, best, tape.hidden(i, k)).sum()) for k in range(n_layers + 1)]
+                log_probs += [float(_read_out(tape, best, tape.hidden(i, k)).sum()) for k in range(n_layers + 1)]
                 n_answer += len(best.targets)
             measurement.tick()
     return {"block_influence": turned / n_tokens, "answer_gain": np.diff(log_probs) / n_answer}
@@ -61,12 +63,16 @@ def _best_answer(batch: GroupBatch) -> GroupBatch:
     return batch.only(batch.completion == batch.completion[batch.weights.argmax()])
 
 
-def _read_out(policy: Policy, batch: GroupBatch, hidden: torch.Tensor) -> torch.Tensor:
+def _read_out(tape: Tape, batch: GroupBatch, hidden: torch.Tensor) -> torch.Tensor:
     """Log-probabilities (N,) when the stack's output is `hidden`: the model runs with its layers skipped."""
-    wrap_last = len(policy.stack) - 1
+    policy, last = tape.policy, tape.policy.n_layers - 1
 
-    def forward_of(k, layer, original):
-        return lambda hidden_states, *args, **kwargs: hidden if k == wrap_last else hidden_states
+    def forward_of(k: int, layer: nn.Module, original: Callable) -> Callable:
+        def forward(hidden_states: torch.Tensor, *args, **kwargs):
+            out = hidden if k == last else hidden_states
+            return (out, None) if tape.wraps_output else out
+
+        return forward
 
     with replaced_forwards(list(policy.stack.layers), forward_of):
         return batch.log_probs(policy.model(**batch.inputs).logits)

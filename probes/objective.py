@@ -28,7 +28,8 @@ class GroupBatch:
     """One group ready for the model: ``inputs`` are its keywords; N completion tokens are predicted.
 
     ``rows``, ``columns`` (N,) say where in the kept logits token n is predicted, ``targets`` (N,) which token it is,
-    ``weights`` (N,) its advantage / T, ``completion`` (N,) which completion it belongs to. ``token_mask`` (B, S) is 1 on real tokens.
+    ``weights`` (N,) its advantage / T, ``completion`` (N,) which completion it belongs to. ``token_mask`` (B, S) is 1
+    on real tokens.
     """
 
     inputs: dict[str, torch.Tensor]

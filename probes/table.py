@@ -37,5 +37,5 @@ def varies(values: np.ndarray) -> bool:
 
 
 def depth_correlation(values: np.ndarray) -> float | None:
-    """Spearman correlation of a column with depth, None for a constant column: how far it only says how deep a layer is."""
+    """Spearman correlation of a column with depth: how far it only says how deep a layer is. None if constant."""
     return float(spearmanr(values, np.arange(len(values))).statistic) if varies(values) else None

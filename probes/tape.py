@@ -40,7 +40,8 @@ class Tape:
     """The recorded forward pass. Use `recorded` to make one; it is good for one `backward`.
 
     ``calls[i][k]`` is layer k's call for batch i, ``outputs[i]`` the last layer's output and ``output_grads[i]``
-    the objective's gradient there (ascent direction), ``objectives[i]`` its value J_i.
+    the objective's gradient there (ascent direction), ``objectives[i]`` its value J_i. ``wraps_output`` says that
+    layers return a tuple instead of the bare residual stream.
     """
 
     policy: Policy
@@ -49,6 +50,7 @@ class Tape:
     outputs: list[torch.Tensor] = field(default_factory=list)
     output_grads: list[torch.Tensor] = field(default_factory=list)
     objectives: list[float] = field(default_factory=list)
+    wraps_output: bool = False
 
     def hidden(self, batch: int, k: int) -> torch.Tensor:
         """The residual stream before layer k (B, S, H); k = L gives the last layer's output."""
@@ -133,7 +135,8 @@ def _recording(policy: Policy, tape: Tape, first_kept: int) -> Iterator[None]:
             if k == len(layers) - 1:
                 hidden = hidden.detach().requires_grad_()
                 tape.outputs.append(hidden)
-            return (hidden, *result[1:]) if isinstance(result, tuple) else hidden
+            tape.wraps_output = isinstance(result, tuple)
+            return (hidden, *result[1:]) if tape.wraps_output else hidden
 
         return forward
 
@@ -171,7 +174,7 @@ def _hidden_of(result: Any) -> torch.Tensor:
 
 
 def _first_kept(policy: Policy, calls: list[_Call], n_batches: int, graph_bytes: int) -> int:
-    """The lowest layer from which on all batches' graphs fit into `graph_bytes`, judged by the first batch's last layer."""
+    """The lowest layer from which on all graphs fit into `graph_bytes`, judged by the first batch's last layer."""
     weights = {p.data_ptr() for p in policy.stack.layers.parameters()}
     saved: dict[int, int] = {}
 

@@ -22,5 +22,6 @@ def command(as_json: bool, debug: bool) -> None:
     click.echo(
         "\nYour own: --data FILE.jsonl --reward exact | number | FILE.py:function\n"
         'Each line of the file is an object with "prompt" (text or chat messages), "answer", and any other columns.\n'
-        "exact: the stripped completion equals the answer. number: its last number does. A function has TRL's signature."
+        "exact: the stripped completion equals the answer. number: its last number does.\n"
+        "A function has the signature of TRL's reward functions."
     )

@@ -39,7 +39,7 @@ def probe_plots(rec: "Recommendation") -> list[tuple[str, str]]:
 
 
 def spread_plot(rec: "Recommendation") -> str | None:
-    """How often each mean reward occurs among prompt groups, groups with and without spread told apart; None without rollouts."""
+    """How often each mean reward occurs among prompt groups; None without rollouts."""
     if rec.reward is None:
         return None
     means = np.array([m for m in rec.reward["group_means"] if m is not None])

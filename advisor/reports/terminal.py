@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from advisor.survey import Survey
 
 _TOP = 10
+_FIXED_WIDTH = 46  # of the columns before the probes'
+_SHOWN = ("grad_norm", "grad_snr", "adam_gain", "block_influence", "spectral_snr", "tail_exponent", "fisher")
 
 
 def print_recommendation(recommendation: "Recommendation", console: Console) -> None:
@@ -25,7 +27,7 @@ def print_recommendation(recommendation: "Recommendation", console: Console) -> 
     console.print(f"[bold]{wording.headline(rec)}[/bold]", highlight=False)
     console.print(rec.verdict.text + "\n", highlight=False)
     if rec.verdict.has_ranking:
-        console.print(_ranking_table(rec))
+        console.print(_ranking_table(rec, console.width))
         shown = min(_TOP, rec.table.n_layers)
         if shown < rec.table.n_layers:
             console.print(
@@ -43,20 +45,17 @@ def print_recommendation(recommendation: "Recommendation", console: Console) -> 
     console.print(f"Cost       {wording.cost_line(rec)}", highlight=False)
 
 
-def _ranking_table(rec: "Recommendation") -> Table:
+def _ranking_table(rec: "Recommendation", width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("rank", justify="right")
     table.add_column("layer", justify="right")
-    table.add_column("score")
-    table.add_column("")
-    table.add_column("depth prior")
-    shown = [
-        c
-        for c in ("grad_norm", "grad_snr", "adam_gain", "fisher", "block_influence", "spectral_snr", "tail_exponent")
-        if c in rec.table.columns
-    ][:5]
+    table.add_column("score", no_wrap=True, min_width=4)
+    table.add_column("", no_wrap=True, min_width=12)
+    table.add_column("depth prior", no_wrap=True, min_width=8)
+    room = max(0, (width - _FIXED_WIDTH) // 12)
+    shown = [name for name in _SHOWN if name in rec.table.columns][:room]
     for name in shown:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True, min_width=min(len(name), 10))
     layers = rec.layers
     for k in rec.ranking.order[:_TOP]:
         layer = layers[k]

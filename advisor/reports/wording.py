@@ -54,7 +54,10 @@ def headline(recommendation: "Recommendation") -> str:
     fallback = rec.fallback
     if fallback["layer"] is None:
         return f"No layer is recommended: {fallback['why']}."
-    return f"No layer can be told from another. If you train one all the same, take layer {fallback['layer']} of {n}, {fallback['why']}."
+    return (
+        f"No layer can be told from another. If you train one all the same, take layer {fallback['layer']} of {n}, "
+        f"{fallback['why']}."
+    )
 
 
 def reward_line(recommendation: "Recommendation") -> str | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import UsageError
-from probes.prompts import is_chat
 
 Row = dict[str, Any]
 Reward = Callable[..., Any]
@@ -41,7 +40,7 @@ class Task:
             )
 
     def fingerprint(self) -> str:
-        """SHA-256 of the rows, so that results are not mixed up between versions of the data. The reward is not in it."""
+        """SHA-256 of the rows, without the reward: keeps results of different data apart."""
         digest = hashlib.sha256()
         for part in (self.train, self.held_out):
             digest.update(f"{len(part)}\n".encode())
@@ -79,13 +78,15 @@ def split_rows(rows: Sequence[Row], held_out_share: float = 0.2) -> tuple[list[R
 
 def check_prompt(prompt: Any, where: str) -> None:
     """Raise `UsageError` unless the prompt is text or a list of messages with role and content."""
-    if isinstance(prompt, str) and prompt:
+    messages = prompt if isinstance(prompt, list) else [None]
+    is_text = isinstance(prompt, str) and prompt
+    if is_text or (messages and all(_is_message(m) for m in messages)):
         return
-    if isinstance(prompt, list) and prompt and is_chat(prompt):
-        if all(
-            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt
-        ):
-            return
     raise UsageError(
-        f'{where}: "prompt" must be text or a list of {{"role": ..., "content": ...}} messages, not {str(prompt)[:60]!r}.'
+        f'{where}: "prompt" must be text or a list of {{"role": ..., "content": ...}} messages, '
+        f"not {str(prompt)[:60]!r}."
     )
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
