@@ -93,8 +93,9 @@ def fold_gradients(
         half.n += 1
         for total, gradient in zip(half.sums, group, strict=True):
             if gradient is not None:
-                squared += torch.linalg.vector_norm(gradient, dtype=torch.float32).double() ** 2
-                total += gradient
+                values = gradient.float().reshape(-1)
+                squared += torch.dot(values, values).double()
+                total.view(-1).add_(values)
     n = halves[0].n + halves[1].n
     for half in halves:
         for total in half.sums:
@@ -118,9 +119,9 @@ def fold_gradients(
 
 
 def _dot(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> float:
-    return float(sum((x * y).sum(dtype=torch.float64) for x, y in zip(a, b, strict=True)))
+    return sum(float(torch.dot(x.view(-1), y.view(-1))) for x, y in zip(a, b, strict=True))
 
 
 def _adam_gain(step: Sequence[torch.Tensor], score: Sequence[torch.Tensor]) -> float:
     """Gain per learning rate: Adam's first step g / (|g| + eps) by one half, along the other half's gradient."""
-    return _dot([g / (g.abs() + ADAM_EPS) for g in step], score)
+    return _dot([g / g.abs().add_(ADAM_EPS) for g in step], score)

@@ -43,3 +43,21 @@ def rollouts(_tiny: Policy, sums) -> Rollouts:
 def architecture(request, tiny: Policy) -> Policy:
     """An untrained policy of each architecture, with the tiny tokenizer."""
     return Policy.from_objects(make_model(request.param), tiny.tokenizer, request.param)
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+    import sys
+
+    from advisor.cli import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["advisor", *arguments])
+        monkeypatch.setenv("COLUMNS", "100")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (ended.value.code or 0, *capsys.readouterr())
+
+    return run
