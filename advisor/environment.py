@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
     return {
         "layer_advisor": version(),
         "python": sys.version.split()[0],
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),

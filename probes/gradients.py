@@ -45,14 +45,17 @@ def measure_gradients(measurement: Measurement) -> dict[str, np.ndarray]:
     have g_i = 0 and are left out. Memory: three copies of one layer's gradients. With the wrong sign under sampled
     decoding, and grows with a layer's size where layers differ in it. Raises `ProbeFailure` below four groups.
     """
-    tape, layers = measurement.tape, measurement.policy.stack.layers
+    tape, n_layers = measurement.tape, measurement.policy.n_layers
     if len(tape.batches) < 4:
         raise ProbeFailure(
             f"only {len(tape.batches)} prompt groups have reward spread; two halves of two need at least 4"
         )
-    statistics: list[GradientStatistics | None] = [None] * len(layers)
+    bare = [k for k in range(n_layers) if not tape.parameters(k)]
+    if bare:
+        raise ProbeFailure(f"layers {bare} have no floating-point weights: quantised weights have no gradients")
+    statistics: list[GradientStatistics | None] = [None] * n_layers
     for k, gradients in tape.backward(measurement.tick):
-        statistics[k] = fold_gradients(gradients, list(layers[k].parameters()))
+        statistics[k] = fold_gradients(gradients, tape.parameters(k))
     return {
         name: np.array([getattr(s, name) for s in statistics])
         for name in ("grad_norm", "relative_grad_norm", "fisher", "grad_snr", "cross_half_cosine", "adam_gain")

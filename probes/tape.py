@@ -56,11 +56,15 @@ class Tape:
         """The residual stream before layer k (B, S, H); k = L gives the last layer's output."""
         return self.outputs[batch] if k == self.policy.n_layers else self.calls[batch][k].hidden
 
+    def parameters(self, k: int) -> list[torch.Tensor]:
+        """The parameters of layer k that have gradients: its floating-point ones."""
+        return [p for p in self.policy.stack.layers[k].parameters() if p.requires_grad]
+
     def backward(self, progress: Callable[[], None] = lambda: None) -> Iterator[tuple[int, Iterator[list]]]:
         """Yield (k, gradients) from the last layer to the first.
 
-        ``gradients`` yields for each batch the gradient of J_i by each parameter of layer k, in the order of
-        ``layers[k].parameters()``, None for one that takes no part. Exhaust it before asking for the next layer.
+        ``gradients`` yields for each batch the gradient of J_i by each of `parameters` (k), in order, None for one that
+        takes no part. Exhaust it before asking for the next layer.
         """
         grads = list(self.output_grads)
         for k in reversed(range(self.policy.n_layers)):
@@ -70,8 +74,7 @@ class Tape:
                 pass
 
     def _layer_gradients(self, k: int, grads: list[torch.Tensor], progress: Callable[[], None]) -> Iterator[list]:
-        layer = self.policy.stack.layers[k]
-        parameters = list(layer.parameters())
+        layer, parameters = self.policy.stack.layers[k], self.parameters(k)
         for i, calls in enumerate(self.calls):
             call = calls[k]
             with torch.enable_grad():

@@ -22,9 +22,8 @@ def test_a_library_call_ranks_every_layer(recommended):
     best = next(layer for layer in rec.layers if layer["rank"] == 1)
     assert [best["layer"]] == rec.pick
     assert sorted(layer["rank"] for layer in rec.layers) == [1, 2, 3, 4, 5, 6]
-    assert all(
-        layer["contribution"] is layer["low"] is layer["high"] is layer["p_best"] is None for layer in rec.layers
-    )
+    invented = [layer[name] for layer in rec.layers for name in ("contribution", "low", "high", "p_best")]
+    assert invented == [None] * 24
     assert set(rec.layers[0]["probes"]) == set(list_columns("probe"))
     assert {"middle", "depth_prior", "first", "last", "largest_grad_norm"} <= set(rec.baselines)
     assert rec.reward["groups_with_spread"] >= 8

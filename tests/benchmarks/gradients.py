@@ -2,10 +2,11 @@
 
     python tests/benchmarks/gradients.py [--quick] [--model NAME] [--groups N] [--repeats N] [--threads N]
 
-All variants work on the same rollouts and are timed in turn within each repeat, so that ratios hold on a machine whose speed drifts. "repeated" lays out
-each completion with its own copy of the prompt, as trainers do; "shared" reads each prompt once a group. Side by side,
-on fewer groups: uni-layer 0.7.0 and aletheia-lora 0.1.2 (extra [bench]), which give one gradient norm a layer. Peak
-memory is measured in a fresh process for each variant. `--quick` uses the tiny policy of the tests.
+All variants work on the same rollouts and are timed in turn within each repeat, so that ratios hold on a machine whose
+speed drifts. "repeated" lays out each completion with its own copy of the prompt, as trainers do; "shared" reads each
+prompt once a group. Side by side, on fewer groups: uni-layer 0.7.0 and aletheia-lora 0.1.2 (extra [bench]), which give
+one gradient norm a layer. Peak memory is that of a fresh process that samples and runs one variant. `--quick` uses the
+tiny policy of the tests.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def all_columns(policy: Policy, batches: list[GroupBatch]) -> None:
     """Every column of the gradients probe for every layer."""
     with left_as_found(policy.model), recorded(policy, batches) as tape:
         for k, gradients in tape.backward():
-            fold_gradients(gradients, list(policy.stack.layers[k].parameters()))
+            fold_gradients(gradients, tape.parameters(k))
 
 
 def uni_layer(policy: Policy, batches: list[GroupBatch]) -> None:
@@ -146,8 +147,8 @@ def report(
         "all columns, prompts shared (used)": np.array(seconds["plain, prompts shared"]),
     }
     print(
-        f"{Path(policy.name).name}, {policy.n_layers} layers, {policy.dtype}, {n_groups} groups of 8, n = {arguments.repeats} "
-        f"repeats, {arguments.threads} threads; median (min to max)\n"
+        f"{Path(policy.name).name}, {policy.n_layers} layers, {policy.dtype}, {n_groups} groups of 8, "
+        f"n = {arguments.repeats} repeats, {arguments.threads} threads; median (min to max)\n"
     )
     print(
         f"{'variant':36} {'seconds':>22} {'over plain, repeated':>22} {'over plain, same layout':>24} {'peak MiB':>9}"
