@@ -161,7 +161,7 @@ def test_random_weights_are_noticed(tiny):
 def test_decoding_is_part_of_the_protocol(tiny, sums, decoding):
     rec = advisor.recommend(tiny.model, tiny.tokenizer, sums, decoding=decoding, sampling=QUICK)
     assert rec.protocol["decoding"] == decoding
-    assert rec.baselines["depth_prior"] == (5 if decoding == "sampled" else 3)
+    assert rec.baselines["depth_prior"] == (5 if decoding == "sampled" else 2)
 
 
 def test_a_model_needs_its_tokenizer(tiny):
