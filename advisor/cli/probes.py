@@ -34,6 +34,8 @@ def command(as_json: bool, debug: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from advisor.reports.wording import vote
+
     console = Console()
     for p in probes:
         console.print(f"[bold]{p.name}[/bold]  (effort {p.effort})", highlight=False)
@@ -48,11 +50,11 @@ def command(as_json: bool, debug: bool) -> None:
         ):
             table.add_column(heading, justify=justify, overflow="fold")
         for c in p.columns:
-            table.add_row(c.name, c.unit, f"{c.greedy:+d}", f"{c.sampled:+d}", c.meaning)
+            table.add_row(c.name, c.unit, vote(c.greedy), vote(c.sampled), c.meaning)
         console.print(table)
         console.print()
     console.print(
         "greedy, sampled: the column's vote under each decoding. +1: larger is taken to mean a larger "
-        "contribution; -1: smaller; +0: shown, no vote.",
+        "contribution; −1: smaller; 0: shown, no vote.",
         highlight=False,
     )

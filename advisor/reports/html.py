@@ -17,7 +17,7 @@ def html_report(recommendation: "Recommendation") -> str:
     environment = Environment(
         loader=PackageLoader("advisor", "reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["number"] = wording.number
+    environment.filters |= {"number": wording.number, "vote": wording.vote}
     ranked = rec.verdict.has_ranking
     return environment.get_template("report.html.j2").render(
         rec=rec,

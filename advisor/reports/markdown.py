@@ -39,10 +39,8 @@ def markdown_report(recommendation: "Recommendation") -> str:
     ]
     for column, values in rec.table.columns.items():
         c = rec.columns[column]
-        lines.append(
-            f"| {column} | {c.vote(rec.protocol['decoding']):+d} | {wording.number(depth_correlation(values))} | "
-            f"{c.unit} | {c.meaning} |"
-        )
+        facts = (wording.vote(c.vote(rec.protocol["decoding"])), wording.number(depth_correlation(values)))
+        lines.append(f"| {column} | {' | '.join(facts)} | {c.unit} | {c.meaning} |")
     for failed, reason in rec.table.failures.items():
         lines.append(f"| {failed} (probe) | | | | not measured: {reason.removeprefix('not measured: ')} |")
     if rec.reward and rec.reward["examples"]:

@@ -65,6 +65,7 @@ def _profile(name: str, values: np.ndarray, unit: str, pick: list[int]) -> str:
         axes.set_yscale("log")
     elif np.abs(values).max() > 30 * np.median(np.abs(values)) > 0:
         axes.set_yscale("symlog", linthresh=float(np.median(np.abs(values))))
+        axes.yaxis.get_major_locator().numticks = 4
     axes.set_xlabel("layer", fontsize=8)
     axes.set_ylabel(unit, fontsize=7)
     return _svg(figure, f"{name} over depth")

@@ -42,6 +42,11 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.2e}"
 
 
+def vote(value: int) -> str:
+    """+1, −1 or 0."""
+    return {1: "+1", -1: "−1", 0: "0"}[value]
+
+
 def headline(recommendation: "Recommendation") -> str:
     """The result in one line."""
     rec = recommendation

@@ -77,6 +77,14 @@ def aletheia(policy: Policy, batches: list[GroupBatch]) -> None:
         gradient_probe(policy.model, rows, policy.n_layers, probe_batches=len(rows), device=policy.device)
 
 
+VARIANTS = {  # name: (what runs, whether prompts are shared)
+    "plain, prompts repeated": (plain, False),
+    "plain, prompts shared": (plain, True),
+    "all columns, prompts repeated": (all_columns, False),
+    "all columns, prompts shared (used)": (all_columns, True),
+}
+
+
 def timed(run: Callable, policy: Policy, batches: list[GroupBatch]) -> float:
     start = time.perf_counter()
     run(policy, batches)
@@ -88,7 +96,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--groups", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--others-groups", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)  # child process: run one variant
@@ -96,15 +104,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.quick:
         arguments.model, arguments.repeats = str(TINY / "tiny-policy"), 3
+    # First, while this process is small: a child's peak starts at its parent's size.
+    peaks = {} if arguments.peak_of else {name: peak(name, arguments) for name in VARIANTS}
     policy = load_policy(arguments.model, device="cpu")
     rollouts = sample(policy, arguments)
     shared, repeated = lay_out(policy, rollouts, shared=True), lay_out(policy, rollouts, shared=False)
-    variants = {
-        "plain, prompts repeated": (plain, repeated),
-        "plain, prompts shared": (plain, shared),
-        "all columns, prompts repeated": (all_columns, repeated),
-        "all columns, prompts shared (used)": (all_columns, shared),
-    }
+    layouts = {True: shared, False: repeated}
+    variants = {name: (run, layouts[is_shared]) for name, (run, is_shared) in VARIANTS.items()}
     if arguments.peak_of:
         run, batches = variants[arguments.peak_of]
         run(policy, batches)
@@ -118,7 +124,6 @@ def main() -> None:
     few = repeated[: arguments.others_groups]
     others = {"plain": timed(plain, policy, few), "uni-layer 0.7.0": timed(uni_layer, policy, few)}
     others["aletheia-lora 0.1.2"] = timed(aletheia, policy, few)
-    peaks = {name: peak(name, arguments) for name in variants}
     report(policy, arguments, len(shared), seconds, others, peaks)
 
 
