@@ -32,7 +32,7 @@ def sample_completions(
     at each step. `generator` lives on the policy's device and is the only source of randomness. Cost: one forward
     over the prompts and one over each new token.
     """
-    device, eos = policy.device, torch.tensor(policy.eos_ids, device=policy.device)
+    device, eos = policy.device, torch.tensor(policy.eos_ids, dtype=torch.long, device=policy.device)
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), policy.pad_id, device=device)
     mask = torch.zeros_like(ids)
