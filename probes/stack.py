@@ -57,12 +57,6 @@ def find_stack(model: PreTrainedModel) -> LayerStack:
     )
 
 
-def layer_of_name(name: str, prefix: str) -> int | None:
-    """The layer index in a parameter name under `prefix`, or None if the parameter is not in the stack."""
-    match = re.match(re.escape(prefix) + r"\.(\d+)\.", name)
-    return int(match.group(1)) if match else None
-
-
 def prefix_in_files(names: Iterable[str], prefix: str) -> str | None:
     """The form in which `prefix` occurs among checkpoint tensor names.
 

@@ -76,15 +76,15 @@ class ShownProgress(Progress):
         self.finished.add(self.stage)
 
     def _draw(self, force: bool = False) -> None:
-        left = self.seconds_left()
-        if self.stage not in self.forecast:  # a download, say, which the plan does not know
-            share = self.done / self.total
-            text = f"{share:.0%} of this step" if self.stage else ""
-        else:
-            text = f"about {_clock(left)} left" if left is not None else ""
+        left, share = self.seconds_left(), 0.0
+        if self.stage in self.forecast:
             passed = sum(self.forecast[s] for s in self.finished if s in self.forecast)
             passed += self.forecast[self.stage] * self.done / self.total
             share = passed / sum(self.forecast.values())
+        elif self.stage:  # a download, say, which the plan does not know
+            share = self.done / self.total
+            left = (time.monotonic() - self.stage_start) * (1 - share) / share if share > 0.02 else None
+        text = f"about {_clock(left)} left" if left is not None else ""
         self.bar.update(self.task, description=self.stage or "start", completed=share, left=text)
         if not self.console.is_terminal and self.stage and (force or time.monotonic() - self.last_line > _LINE_EVERY):
             self.last_line = time.monotonic()

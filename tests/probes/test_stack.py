@@ -3,7 +3,7 @@ from policies import ARCHITECTURES, make_model
 from torch import nn
 
 from probes.errors import UsageError
-from probes.stack import find_stack, layer_of_name, prefix_in_files
+from probes.stack import find_stack, prefix_in_files
 
 
 def test_stack_of_every_architecture(architecture):
@@ -24,23 +24,6 @@ def test_tied_embeddings_are_known(tiny):
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix", "layer"),
-    [
-        ("model.layers.1.mlp.up_proj.weight", "model.layers", 1),
-        ("model.layers.10.mlp.up_proj.weight", "model.layers", 10),
-        ("model.layers.10.mlp.experts.1.w1.weight", "model.layers", 10),
-        ("transformer.h.0.attn.c_attn.bias", "transformer.h", 0),
-        ("model.layersX.1.weight", "model.layers", None),
-        ("model.norm.weight", "model.layers", None),
-        ("vision.model.layers.3.weight", "model.layers", None),
-        ("modelXlayers.3.weight", "model.layers", None),
-    ],
-)
-def test_layer_of_name(name, prefix, layer):
-    assert layer_of_name(name, prefix) == layer
-
-
-@pytest.mark.parametrize(
     ("names", "prefix", "found"),
     [
         (["model.layers.0.a", "model.norm.weight"], "model.layers", "model.layers"),
@@ -48,6 +31,8 @@ def test_layer_of_name(name, prefix, layer):
         (["language_model.model.layers.0.a"], "model.layers", "language_model.model.layers"),
         (["vision.layers.0.a", "model.layers.0.a"], "model.layers", "model.layers"),
         (["blocks.0.a"], "model.layers", None),
+        (["model.layersX.0.a", "modelXlayers.0.a"], "model.layers", None),
+        (["model.layers.10.mlp.experts.1.w1"], "model.layers", "model.layers"),
     ],
 )
 def test_prefix_in_files(names, prefix, found):
