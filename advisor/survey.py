@@ -147,10 +147,9 @@ def survey(
             table.failures[p.name] = "not measured: " + verdict.text
     seconds |= {f"probe {name}": value for name, value in table.seconds.items()}
     seconds["total"] = time.perf_counter() - start
+    seconds, peak = _whole_cost(memory, key, seconds, peak_memory_bytes())
     facts = _facts(files, policy, weights)
-    return Survey(
-        facts, task, options, probes, table, rollouts, headroom, verdict, seconds, peak_memory_bytes(), folder
-    )
+    return Survey(facts, task, options, probes, table, rollouts, headroom, verdict, seconds, peak, folder)
 
 
 def _resolve(
@@ -202,6 +201,17 @@ def _facts(files: ModelFiles | None, policy: Policy | None, weights: LayerWeight
             "tied_embeddings": policy.tied_embeddings,
         }
     return facts
+
+
+def _whole_cost(
+    memory: Memory, key: str, seconds: dict[str, float], peak: int | None
+) -> tuple[dict[str, float], int | None]:
+    """What the run cost when it was first finished; running a finished one again costs little and changes nothing."""
+    finished = memory.recall("cost", key)
+    if finished is None:
+        memory.keep("cost", key, {"seconds": seconds, "peak": peak})
+        return seconds, peak
+    return finished["seconds"], finished["peak"]
 
 
 class _timed:

@@ -173,3 +173,9 @@ def test_public_names_resolve():
     assert all(getattr(advisor, name) is not None for name in advisor.__all__)
     with pytest.raises(AttributeError, match="no attribute 'reccomend'"):
         _ = advisor.reccomend
+
+
+def test_a_finished_run_keeps_its_cost(tmp_path, sums):
+    first, again = (advisor.recommend(str(TINY), task=sums, sampling=QUICK, output_dir=tmp_path) for _ in range(2))
+    assert again.cost == first.cost
+    assert again.as_dict() == first.as_dict()
