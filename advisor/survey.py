@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from advisor.decision import Verdict, judge_reward
 from advisor.environment import peak_memory_bytes, version
-from advisor.forecast import forecast
+from advisor.forecast import forecast, guess_parameters
 from advisor.store import SCHEMA_VERSION, RunFolder
 from probes.checkpoint import LayerWeights, LoadedWeights, open_weights
 from probes.errors import UsageError, unknown_name
@@ -108,7 +108,8 @@ def survey(
     if options.effort == "static":
         task = None
     files, policy = _resolve(model, tokenizer, progress)
-    progress.plan(forecast(files, policy and policy.n_parameters, options.effort, options.sampling))
+    n_parameters = policy.n_parameters if policy else guess_parameters(str(files.path))
+    progress.plan(forecast(n_parameters, options.effort, **vars(options.sampling)))
     identity = _identity(files, policy, task, options)
     target = output_dir(identity) if callable(output_dir) else output_dir
     folder = RunFolder(target, identity) if target is not None else None

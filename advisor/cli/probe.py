@@ -13,7 +13,7 @@ def command(model: str, probes: tuple[str, ...], output_dir: str | None, as_json
     """Print the layer table of MODEL alone: every probe, every layer, no ranking."""
     from advisor.cli.progress import shown_progress
 
-    with shown_progress() as progress:
+    with shown_progress(model, arguments) as progress:
         task, sampling = make_task(arguments), make_sampling(arguments)
         from advisor.survey import Options, survey
 

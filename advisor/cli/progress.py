@@ -3,11 +3,13 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from advisor.forecast import forecast, guess_parameters
 from probes.progress import Progress
 
 _LINE_EVERY = 10.0  # seconds between lines in a log file
@@ -99,25 +101,31 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def shown_progress() -> Iterator[ShownProgress]:
-    """A progress line that is gone when the work is done; libraries' own bars and chatter are silenced."""
-    import logging
-    import os
-    import warnings
+def shown_progress(model: str, arguments: dict[str, Any]) -> Iterator[ShownProgress]:
+    """A progress line that is gone when the work is done, with a time left before torch is even loaded.
 
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(transformers|captum|torch)\..*")
+    `model` and `arguments` are the command line's; libraries' own bars and chatter are silenced.
+    """
     console = Console(stderr=True)
     progress = ShownProgress(console)
     if console.is_terminal:
         progress.bar.start()
     try:
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
+        progress.plan(forecast(guess_parameters(model), **arguments))
+        progress.begin("start", 1)
+        _silence_libraries()
         yield progress
     finally:
         progress.bar.stop()
+
+
+def _silence_libraries() -> None:
+    import os
+    import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", module=r"(transformers|captum|torch)\..*")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

@@ -17,7 +17,7 @@ def command(model: str, output_dir: str | None, as_json: bool, **arguments) -> N
     """
     from advisor.cli.progress import shown_progress
 
-    with shown_progress() as progress:
+    with shown_progress(model, arguments) as progress:
         task, sampling = make_task(arguments), make_sampling(arguments)
         from advisor.pipeline import recommend
 
