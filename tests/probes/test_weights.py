@@ -7,7 +7,15 @@ from probes.checkpoint import LoadedWeights
 from probes.measure import measure
 from probes.policy import Policy
 from probes.registry import get_probe
-from probes.weights import as_matrices, hill_exponent, random_block, singular_values, spectrum_of, spectrum_snr
+from probes.weights import (
+    as_matrices,
+    hill_exponent,
+    largest_singular_value,
+    random_block,
+    singular_values,
+    spectrum_of,
+    spectrum_snr,
+)
 
 
 def measured(policy):
@@ -66,6 +74,19 @@ def test_a_random_block_keeps_the_shape_ratio_and_the_edge():
     assert block.shape == (200, 50)
     assert random_block(matrix, 100) is matrix
     assert spectrum_of(matrix, 50).excess == pytest.approx(spectrum_of(matrix).excess, rel=0.1)
+
+
+def test_structure_of_a_large_matrix_is_seen_though_a_block_hides_it():
+    """A rank-one part 1.6 times the random edge: half of that in a block of a sixteenth of the entries."""
+    rows, columns = (torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (400, 300))
+    noise = torch.randn(400, 300, generator=torch.Generator().manual_seed(0))
+    edge = 400**0.5 + 300**0.5
+    planted = noise + 1.6 * edge * torch.outer(rows / rows.norm(), columns / columns.norm())
+    exact = float(torch.linalg.svdvals(planted)[0])
+    assert largest_singular_value(planted) == pytest.approx(exact, rel=1e-3)
+    assert spectrum_of(planted, 75).excess == pytest.approx(spectrum_of(planted).excess, rel=1e-3)
+    assert spectrum_of(planted, 75).excess > 1.3
+    assert spectrum_of(noise, 75).excess < 1.05
 
 
 @pytest.mark.parametrize(("shape", "n"), [((32,), 0), ((4, 100), 0), ((16, 16), 1), ((3, 16, 16), 3), ((9, 16, 16), 4)])
