@@ -56,6 +56,12 @@ def judge_reward(
             "choose an easier task or a stronger policy.",
         )
     solved = None if max_reward is None else SOLVED_SHARE * max_reward
+    if solved is not None and rewards.mean() >= solved:
+        return Verdict(
+            "no_headroom",
+            f"The {len(rewards)} sampled completions already score {rewards.mean():.3g} of {max_reward:g} on average: "
+            "there is nothing to gain. Choose a harder task.",
+        )
     if solved is not None and headroom is not None and len(headroom) and headroom.mean() >= solved:
         return Verdict(
             "no_headroom",
@@ -84,6 +90,11 @@ def judge_table(table: LayerTable, probes: list[Probe], decoding: str) -> Verdic
             "weights. Check that the checkpoint was loaded whole.",
         )
     voting = [c.name for p in probes for c in p.columns if c.vote(decoding) and c.name in table.columns]
+    if not voting:
+        return Verdict(
+            "indistinguishable",
+            f"No measured column has a vote under {decoding} decoding at this effort, so there is nothing to rank by.",
+        )
     if not any(varies(table.columns[name]) for name in voting):
         return Verdict(
             "indistinguishable", "No measured quantity tells any layer from another, so there is nothing to rank by."

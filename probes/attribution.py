@@ -19,7 +19,7 @@ from probes.registry import Column, probe
             "gain",
             1,
             0,
-            "sum over tokens and channels of |activation x gradient| at the layer's output, mean over groups",
+            "sum of the absolute activation x gradient at the layer's output, mean over groups",
         )
     ],
 )

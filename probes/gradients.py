@@ -21,7 +21,9 @@ ADAM_EPS = 1e-8
     "Fisher (Kunstner et al., arXiv 1905.12558); gradient noise (McCandlish et al., arXiv 1812.06162)",
     columns=[
         Column("grad_norm", "gain / weight", 1, -1, "norm of the mean gradient over prompt groups"),
-        Column("relative_grad_norm", "gain", 1, 0, "that norm times 1 / norm of the layer's weights (Auto-RGN)"),
+        Column(
+            "relative_grad_norm", "gain / weight²", 1, 0, "that norm over the norm of the layer's weights (Auto-RGN)"
+        ),
         Column(
             "fisher", "gain² / weight²", 1, -1, "mean squared norm of a group's gradient: trace of the empirical Fisher"
         ),

@@ -100,10 +100,10 @@ def measure(
                 table.add(columns)
             except ProbeFailure as failure:
                 table.failures[probe.name] = str(failure)
-            except ValueError as error:
-                if not str(error).startswith("column '"):
-                    raise
-                table.failures[probe.name] = str(error)
+            except (RuntimeError, AssertionError) as error:
+                # Out of memory, a missing kernel, a class that captum cannot handle: a reason in
+                # the report, and the other probes go on.
+                table.failures[probe.name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             else:
                 table.seconds[probe.name] = time.perf_counter() - start
                 memory.keep(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes import packaged
@@ -32,12 +33,12 @@ class ModelFiles:
         return self.path.is_file()
 
     def fingerprint(self) -> str:
-        """SHA-256 over the name, size, first and last MiB of each file: tells models apart without a full read."""
+        """SHA-256 over name, size, time of writing, first and last MiB of each file: no full read."""
         digest = hashlib.sha256()
         files = [self.path] if self.is_gguf else sorted(p for p in self.path.iterdir() if p.is_file())
         for file in files:
             size = file.stat().st_size
-            digest.update(f"{file.name} {size}\n".encode())
+            digest.update(f"{file.name} {size} {file.stat().st_mtime_ns}\n".encode())
             with file.open("rb") as stream:
                 digest.update(stream.read(1 << 20))
                 stream.seek(max(0, size - (1 << 20)))
@@ -220,11 +221,17 @@ def _read_folder(
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.path, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            files.path, dtype=DTYPES.get(dtype, "auto"), use_safetensors=True, **options
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            files.path, dtype=DTYPES.get(dtype, "auto"), use_safetensors=True, output_loading_info=True, **options
         )
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise _unreadable(files, error, trust_remote_code) from error
+    if loading["missing_keys"]:
+        some = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise UsageError(
+            f"'{files.name}' lacks {len(loading['missing_keys'])} of the model's tensors ({some}, …), which would be "
+            "random numbers. Give the whole checkpoint of a causal language model."
+        )
     return model, tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from probes.errors import UsageError
@@ -33,7 +34,13 @@ def encode_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, style: str
                 "template. Use --prompt-style plain, or a model with a template."
             )
         messages = prompt if is_chat(prompt) else [{"role": "user", "content": prompt}]
-        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        try:
+            return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        except TemplateError as error:
+            raise UsageError(
+                f"The model's chat template refuses the prompt {str(prompt)[:60]!r}: {error}. Change its roles, or use "
+                "--prompt-style plain."
+            ) from error
     text = "\n".join(message["content"] for message in prompt) if is_chat(prompt) else prompt
     return list(tokenizer(text)["input_ids"])
 

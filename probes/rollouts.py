@@ -44,6 +44,7 @@ class SamplingConfig:
             "max prompts": (self.max_prompts >= self.groups, f"at least the number of groups ({self.groups})"),
             "batch prompts": (self.batch_prompts >= 1, "at least 1"),
             "temperature": (self.temperature > 0, "above 0, since equal completions carry no signal"),
+            "seed": (self.seed >= 0, "at least 0"),
             "max new tokens": (self.max_new_tokens is None or self.max_new_tokens >= 1, "at least 1"),
         }
         for name, (holds, rule) in rules.items():
@@ -146,10 +147,10 @@ def collect_rollouts(
     prompts = encode_all([row["prompt"] for row in rows], policy.tokenizer, config.prompt_style, limit)
     with left_as_found(policy.model):
         policy.model.eval()
-        max_new = config.max_new_tokens or memory.recall("max_new_tokens", task.reward_fingerprint())
+        max_new = config.max_new_tokens or memory.recall("max_new_tokens", "")
         if max_new is None:
             max_new = choose_max_new_tokens(policy, rows, prompts, task, config, progress)
-            memory.keep("max_new_tokens", task.reward_fingerprint(), max_new)
+            memory.keep("max_new_tokens", "", max_new)  # not by reward: mending it keeps the completions
         max_new = capped(max_new, prompts, limit)
         progress.note(f"completions get up to {max_new} tokens")
         progress.begin("sample rollouts", config.groups)

@@ -42,10 +42,10 @@ def sample_completions(
     step = _Step(policy, mask)
     logits = step(ids)
     cache = step.cache
-    if hasattr(cache, "batch_repeat_interleave"):
-        cache.batch_repeat_interleave(group_size)
+    if hasattr(cache, "reorder_cache"):  # unlike batch_repeat_interleave, every kind of cache layer has it
+        cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(group_size))
         logits, step.mask = (x.repeat_interleave(group_size, 0) for x in (logits, mask))
-    else:  # state-space caches cannot be repeated: read the prompt once per completion
+    else:  # an unknown cache: read the prompt once per completion
         step = _Step(policy, mask.repeat_interleave(group_size, 0))
         logits = step(ids.repeat_interleave(group_size, 0))
 
@@ -63,7 +63,7 @@ def sample_completions(
         running &= ~torch.isin(token, eos)
         if not running.any() or 1 - float(running.sum()) / n_rows >= enough_ended:
             break
-        if hasattr(step.cache, "batch_select_indices") and running.sum() * 2 <= len(running):
+        if hasattr(step.cache, "reorder_cache") and running.sum() * 2 <= len(running):
             step.select(running.nonzero()[:, 0])
             rows, token, running = rows[running], token[running], running[running]
         logits = step(token[:, None])
@@ -99,5 +99,5 @@ class _Step:
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep only these rows of the batch."""
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)
         self.mask = self.mask[rows]

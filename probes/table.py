@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.stats import spearmanr
 
+from probes.errors import ProbeFailure
+
 
 @dataclass
 class LayerTable:
@@ -16,15 +18,15 @@ class LayerTable:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, columns: dict[str, np.ndarray]) -> None:
-        """Add columns; each must be (L,) and finite, else `ValueError`."""
-        for name, values in columns.items():
-            values = np.asarray(values, dtype=float)
+        """Add columns, all or none; each must be (L,) and finite, else `ProbeFailure`."""
+        checked = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
+        for name, values in checked.items():
             if values.shape != (self.n_layers,):
-                raise ValueError(f"column '{name}' has shape {values.shape}, expected ({self.n_layers},)")
+                raise ProbeFailure(f"column '{name}' has shape {values.shape}, expected ({self.n_layers},)")
             if not np.isfinite(values).all():
                 bad = np.flatnonzero(~np.isfinite(values)).tolist()
-                raise ValueError(f"column '{name}' is not finite at layers {bad}")
-            self.columns[name] = values
+                raise ProbeFailure(f"column '{name}' is not finite at layers {bad}")
+        self.columns |= checked
 
     def row(self, k: int) -> dict[str, float]:
         """Every value of layer k."""

@@ -51,7 +51,7 @@ class ShownProgress(Progress):
         self._draw()
 
     def note(self, message: str) -> None:
-        self.console.print(message, style="dim", highlight=False)
+        self.console.print(message, style="dim", highlight=False, markup=False)
 
     def seconds_left(self) -> float | None:
         """Forecast of what remains, None before there is a plan."""

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from probes.errors import RunError
+
 if TYPE_CHECKING:
     from advisor.recommendation import Recommendation
 
@@ -15,13 +17,19 @@ def write_reports(recommendation: "Recommendation", folder: Path) -> None:
     from advisor.reports.html import html_report
     from advisor.reports.markdown import markdown_report
 
-    folder.mkdir(parents=True, exist_ok=True)
     texts = (
         json.dumps(recommendation.as_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n",
         markdown_report(recommendation),
         html_report(recommendation),
     )
-    for name, text in zip(FILES, texts, strict=True):
-        partial = folder / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in zip(FILES, texts, strict=True):
+            partial = folder / f".{name}.partial"
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(folder / name)
+    except OSError as error:
+        raise RunError(
+            f"The report cannot be written into '{folder}' ({error.strerror or error}). Finished measurements are in "
+            "its journal: make room and run the same command again."
+        ) from error

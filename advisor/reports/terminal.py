@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from advisor.reports import wording
@@ -19,9 +20,9 @@ _SHOWN = ("grad_norm", "grad_snr", "adam_gain", "block_influence", "spectral_snr
 def print_recommendation(recommendation: "Recommendation", console: Console) -> None:
     """Verdict, the best layers with their evidence, baselines and cost."""
     rec = recommendation
-    task = f" on {rec.task['name']}" if rec.task else ""
+    task = escape(f" on {rec.task['name']}") if rec.task else ""
     console.print(
-        f"[bold]{rec.model['name']}[/bold]{task}, effort {rec.effort}, {rec.protocol['decoding']} decoding\n",
+        f"[bold]{escape(rec.model['name'])}[/bold]{task}, effort {rec.effort}, {rec.protocol['decoding']} decoding\n",
         highlight=False,
     )
     console.print(f"[bold]{wording.headline(rec)}[/bold]", highlight=False)
@@ -41,7 +42,7 @@ def print_recommendation(recommendation: "Recommendation", console: Console) -> 
         console.print(f"Rollouts   {line}", highlight=False)
     console.print(f"Baselines  {wording.baselines_line(rec)}", highlight=False)
     for name, reason in rec.table.failures.items():
-        console.print(f"Not measured  {name}: {reason}", highlight=False)
+        console.print(f"Not measured  {name}: {reason}", highlight=False, markup=False)
     console.print(f"Cost       {wording.cost_line(rec)}", highlight=False)
 
 
@@ -93,4 +94,4 @@ def print_table(survey: "Survey", console: Console) -> None:
             "units: " + "; ".join(f"{name}: {units[name]}" for name in block) + "\n", style="dim", highlight=False
         )
     for name, reason in survey.table.failures.items():
-        console.print(f"Not measured  {name}: {reason}", highlight=False)
+        console.print(f"Not measured  {name}: {reason}", highlight=False, markup=False)

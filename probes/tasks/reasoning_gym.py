@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from probes.errors import UsageError, unknown_name
-from probes.tasks.rewards import completion_text, last_number
+from probes.tasks.rewards import completion_text, last_number_text
 from probes.tasks.task import Row, Task, prompt_key
 
 _TRAIN, _HELD_OUT = 512, 256
@@ -57,8 +57,7 @@ def final_answer(text: str, answer: str | None) -> str:
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     last = re.split(r"(?i)answer(?: is|:)", lines[-1])[-1].strip().rstrip(".") if lines else ""
     if answer is not None and re.fullmatch(r"-?\d+(\.\d+)?", str(answer).strip()):
-        value = last_number(text)
-        return last if value is None else f"{value:g}" if value % 1 else str(int(value))
+        return last_number_text(text) or last
     return last
 
 

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 from probes.errors import RunError, UsageError, unknown_name
@@ -28,10 +29,16 @@ def completion_text(completion: str | list[dict]) -> str:
     return completion[-1]["content"] if is_chat(completion) else completion
 
 
-def last_number(text: str) -> float | None:
-    """The last number in `text` (commas between digits allowed), or None."""
+def last_number_text(text: str) -> str | None:
+    """The digits of the last number in `text`, as written but without commas, or None."""
     found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    return found[-1].replace(",", "") if found else None
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number in `text`, exactly, or None."""
+    digits = last_number_text(text)
+    return None if digits is None else Decimal(digits)
 
 
 def exact(completions: list, answer: list, **kwargs) -> list[float]:
@@ -63,13 +70,13 @@ def load_reward(spec: str) -> Reward:
         raise UsageError(f"Reward file '{file}' does not exist. Give an existing file as FILE.py:function.")
     module_spec = importlib.util.spec_from_file_location(f"advisor_reward_{path.stem}", path)
     module = importlib.util.module_from_spec(module_spec)
-    sys.path.insert(0, str(path.parent))  # so that the file may import its neighbours
+    sys.modules[module_spec.name] = module
+    if str(path.parent) not in sys.path:  # so that the file may import its neighbours, now or when it is called
+        sys.path.append(str(path.parent))
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"Reward file '{file}' cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.parent))
     reward = getattr(module, function, None)
     if not callable(reward):
         names = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
@@ -103,12 +110,12 @@ def score(
     name = getattr(reward, "__name__", type(reward).__name__)
     try:
         values = _call(reward, arguments)
+        values = [] if values is None else list(values)
     except Exception as error:
         raise RunError(
             f"The reward '{name}' raised {type(error).__name__}: {error} (on {len(rows)} completions, the first being "
             f"{completions[0][:60]!r}). Mend it and run the same command again: finished measurements are kept."
         ) from error
-    values = list(values) if values is not None else []
     if len(values) != len(rows):
         raise RunError(
             f"The reward '{name}' returned {len(values)} values for {len(rows)} completions: it must return one float "

@@ -40,19 +40,28 @@ def test_failures_are_reasons_and_the_rest_goes_on(tiny, rollouts):
     def fails(measurement):
         raise ProbeFailure("no such thing here")
 
+    def runs_out(measurement):
+        raise RuntimeError("out of memory\nand a long tail")
+
     table = measure(
-        [probe_of(fails), probe_of(lambda m: {"value": [np.nan] * 6}, "bad"), get_probe("depth")],
+        [
+            probe_of(runs_out, "big"),
+            probe_of(fails),
+            probe_of(lambda m: {"value": [np.nan] * 6}, "bad"),
+            get_probe("depth"),
+        ],
         policy=tiny,
         rollouts=rollouts,
     )
     assert table.failures == {
+        "big": "out of memory",
         "own": "no such thing here",
         "bad": "column 'value' is not finite at layers [0, 1, 2, 3, 4, 5]",
     }
     assert list(table.columns) == ["relative_depth"]
 
 
-@pytest.mark.parametrize("ending", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("ending", [TypeError, KeyboardInterrupt])
 def test_other_errors_end_the_run_and_leave_the_policy_as_found(tiny, rollouts, ending):
     def breaks(measurement):
         next(measurement.tape.backward())
@@ -75,7 +84,7 @@ def test_finished_probes_are_recalled(tiny, rollouts):
 
 @pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, np.inf, 2.0]])
 def test_table_refuses_bad_columns(values):
-    with pytest.raises(ValueError, match="column 'x'"):
+    with pytest.raises(ProbeFailure, match="column 'x'"):
         LayerTable(3).add({"x": np.array(values)})
 
 

@@ -89,3 +89,15 @@ def test_remote_code_is_off_unless_asked_for(tmp_path, tiny):
 def test_unusable_device():
     with pytest.raises(UsageError, match="Device 'warp'"):
         load_policy(str(TINY), device="warp")
+
+
+def test_missing_tensors_are_not_made_up(tmp_path, tiny):
+    from safetensors.torch import load_file, save_file
+
+    tiny.model.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["model.layers.3.mlp.up_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UsageError, match="lacks 1 of the model's tensors.*layers.3.mlp.up_proj"):
+        load_policy(str(tmp_path))

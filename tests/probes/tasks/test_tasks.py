@@ -119,7 +119,7 @@ def test_reasoning_gym_items_are_never_shared(seed):
     ("text", "answer", "final"),
     [
         ("<answer> 5 </answer> and 6", "5", "5"), ("so the answer is blue.", "blue", "blue"), ("3 + 4\n= 7", "7", "7"),
-        ("think\nAnswer: red", "red", "red"), ("", "7", ""), ("I say 7.50", "7.5", "7.5"),
+        ("think\nAnswer: red", "red", "red"), ("", "7", ""), ("I say 1,234.5678", "7.5", "1234.5678"),
         ("no digits", "7", "no digits"),
     ],
 )  # fmt: skip
