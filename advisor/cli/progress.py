@@ -124,6 +124,7 @@ def _silence_libraries() -> None:
     import warnings
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", module=r"(transformers|captum|torch)\..*")
     from transformers.utils import logging
 

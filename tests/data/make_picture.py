@@ -19,7 +19,7 @@ def main() -> None:
     console = Console(width=104, record=True, force_terminal=True)
     print_recommendation(advisor.recommend("smollm2-135m", output_dir=default_folder), console)
     svg = console.export_svg(title="$ advisor recommend smollm2-135m")
-    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # nothing is fetched from elsewhere
+    svg = re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", svg, flags=re.DOTALL)  # nothing is fetched from elsewhere
     (HERE / "recommend.svg").write_text(svg, encoding="utf-8")
 
 
