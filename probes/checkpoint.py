@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -66,14 +67,21 @@ class GGUFWeights(LayerWeights):
 
     path: Path
 
+    @cached_property
+    def tensors(self) -> dict:
+        """The file's tensors by name; opened once, since the header takes seconds, and mapped, not read."""
+        from gguf import GGUFReader
+
+        return {tensor.name: tensor for tensor in GGUFReader(self.path).tensors}
+
     def read(self, k: int) -> Tensors:
-        from gguf import GGUFReader, dequantize
+        from gguf import dequantize
 
         start = f"{self.prefix}.{k}."
         return {
-            t.name.removeprefix(start): torch.from_numpy(dequantize(t.data, t.tensor_type).copy())
-            for t in GGUFReader(self.path).tensors
-            if t.name.startswith(start)
+            name.removeprefix(start): torch.from_numpy(dequantize(t.data, t.tensor_type).copy())
+            for name, t in self.tensors.items()
+            if name.startswith(start)
         }
 
 
