@@ -107,7 +107,7 @@ def survey(
     task = load_task(task, seed=options.sampling.seed) if isinstance(task, str | None) else task
     if options.effort == "static":
         task = None
-    files, policy = _resolve(model, tokenizer, progress)
+    files, policy = _resolve(model, tokenizer, options, progress)
     n_parameters = policy.n_parameters if policy else guess_parameters(str(files.path))
     progress.plan(forecast(n_parameters, options.effort, **vars(options.sampling)))
     identity = _identity(files, policy, task, options)
@@ -154,10 +154,10 @@ def survey(
 
 
 def _resolve(
-    model: str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, progress: Progress
+    model: str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, options: Options, progress: Progress
 ) -> tuple[ModelFiles | None, Policy | None]:
     if isinstance(model, str):
-        return find_files(model, progress), None
+        return find_files(model, progress, options.trust_remote_code), None
     if tokenizer is None:
         raise UsageError("A loaded model needs its tokenizer: call with (model, tokenizer, task).")
     return None, Policy.from_objects(model, tokenizer)

@@ -122,10 +122,11 @@ class Policy:
         return digest.hexdigest()
 
 
-def find_files(name: str, progress: Progress) -> ModelFiles:
+def find_files(name: str, progress: Progress, trust_remote_code: bool = False) -> ModelFiles:
     """The files of a model named by a folder, a GGUF file, a hub name, or ``smollm2-135m``.
 
-    Hub files (configuration, tokenizer, safetensors) are fetched with huggingface_hub into its own cache.
+    Hub files (configuration, tokenizer, safetensors; Python code only if trusted) are fetched with huggingface_hub
+    into its own cache.
     Raises `UsageError` where the name leads nowhere, with what to do.
     """
     path = Path(name).expanduser()
@@ -142,7 +143,7 @@ def find_files(name: str, progress: Progress) -> ModelFiles:
         return ModelFiles(name, folder) if folder else ModelFiles(name, _fetch_from_hub(packaged.HUB_NAME, progress))
     if name.startswith((".", "/", "~")) or path.suffix == ".gguf" or name.count("/") > 1:
         raise UsageError(f"There is no file or folder '{name}'. Give an existing folder, a .gguf file or a hub name.")
-    return ModelFiles(name, _fetch_from_hub(name, progress))
+    return ModelFiles(name, _fetch_from_hub(name, progress, trust_remote_code))
 
 
 def load_policy(
@@ -159,7 +160,7 @@ def load_policy(
     GGUF are read; code that comes with a model is not run unless `trust_remote_code`.
     """
     progress = progress or Progress()
-    files = find_files(name, progress)
+    files = find_files(name, progress, trust_remote_code)
     target = resolve_device(device)
     if dtype != "auto" and dtype not in DTYPES:
         raise unknown_name("dtype", dtype, ["auto", *DTYPES], "Pass one of these as --dtype.")
@@ -254,12 +255,12 @@ def _first_line(error: BaseException) -> str:
     return (text[0] if text else type(error).__name__)[:300].rstrip(".") + "."
 
 
-def _fetch_from_hub(name: str, progress: Progress) -> Path:
+def _fetch_from_hub(name: str, progress: Progress, with_code: bool = False) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     progress.begin(f"look up {name} on the model hub", 1)
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", *(["*.py"] if with_code else [])]
     try:
         folder = Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:

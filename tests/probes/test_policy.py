@@ -101,3 +101,15 @@ def test_missing_tensors_are_not_made_up(tmp_path, tiny):
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UsageError, match="lacks 1 of the model's tensors.*layers.3.mlp.up_proj"):
         load_policy(str(tmp_path))
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_is_fetched_from_the_hub_only_if_trusted(monkeypatch, tmp_path, trusted):
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, allow_patterns: asked.extend(allow_patterns) or tmp_path
+    )
+    find_files("someone/model", Progress(), trust_remote_code=trusted)
+    assert ("*.py" in asked) == trusted
