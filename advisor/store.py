@@ -58,10 +58,7 @@ class RunFolder(Memory):
 
     def write(self, name: str, text: str) -> None:
         """Write a result file whole or not at all."""
-        partial = self.path / f".{name}.partial"
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.path / name)
+        write_whole(self.path / name, text)
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, _json(value))
@@ -110,6 +107,14 @@ class RunFolder(Memory):
                 raise UsageError(
                     f"'{file}', line {i} is damaged. Remove that line, or give another folder with --output-dir."
                 ) from error
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file whole or not at all, making its folder if need be."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
 
 
 def _short(value: Any) -> str:

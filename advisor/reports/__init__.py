@@ -16,6 +16,7 @@ def write_reports(recommendation: "Recommendation", folder: Path) -> None:
     """Write every report file into `folder`, each whole or not at all."""
     from advisor.reports.html import html_report
     from advisor.reports.markdown import markdown_report
+    from advisor.store import write_whole
 
     texts = (
         json.dumps(recommendation.as_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n",
@@ -23,11 +24,8 @@ def write_reports(recommendation: "Recommendation", folder: Path) -> None:
         html_report(recommendation),
     )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in zip(FILES, texts, strict=True):
-            partial = folder / f".{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(folder / name)
+            write_whole(folder / name, text)
     except OSError as error:
         raise RunError(
             f"The report cannot be written into '{folder}' ({error.strerror or error}). Finished measurements are in "
