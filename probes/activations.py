@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from probes.layout import GroupBatch
 from probes.measure import Measurement
-from probes.objective import GroupBatch
 from probes.registry import Column, probe
 from probes.tape import Tape, replaced_forwards
 

@@ -7,8 +7,9 @@ from functools import cached_property
 
 from probes.checkpoint import LayerWeights, LoadedWeights
 from probes.errors import ProbeFailure
+from probes.layout import GroupBatch
 from probes.memory import Memory
-from probes.objective import GroupBatch, lay_out
+from probes.objective import lay_out
 from probes.policy import Policy
 from probes.preserve import left_as_found
 from probes.progress import Progress

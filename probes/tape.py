@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from probes.objective import GroupBatch
+from probes.layout import GroupBatch
 from probes.policy import Policy
 
 GRAPH_BYTES = 3 << 29  # 1.5 GiB: keeps the packaged default's whole run below 4 GB

@@ -20,7 +20,8 @@ import torch
 from measuring import last_line, run_measured, spread, text
 
 from probes.gradients import fold_gradients
-from probes.objective import GroupBatch, lay_out
+from probes.layout import GroupBatch
+from probes.objective import lay_out
 from probes.policy import Policy, load_policy
 from probes.preserve import left_as_found
 from probes.rollouts import Rollouts, SamplingConfig, collect_rollouts

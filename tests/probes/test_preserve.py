@@ -35,3 +35,11 @@ def test_everything_is_put_back(ending):
     assert model_state(model) == before
     assert model.model.layers[0].mlp.up_proj.weight.grad is grad
     own_hook.remove()
+
+
+def test_hidden_states_can_still_be_asked_for_afterwards():
+    """transformers puts its recording hooks in at first use, which may be inside."""
+    model, ids = make_model("Llama"), torch.arange(4)[None]
+    with left_as_found(model):
+        model(ids, output_hidden_states=True)
+    assert len(model(ids, output_hidden_states=True).hidden_states) == 4
