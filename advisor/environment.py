@@ -18,6 +18,8 @@ _PACKAGES = (
     "accelerate",
     "gguf",
     "reasoning-gym",
+    "trl",
+    "ray",
 )
 
 

@@ -22,7 +22,8 @@ from probes.memory import Memory
 from probes.policy import ModelFiles, Policy, find_files, load_policy
 from probes.progress import Progress
 from probes.registry import DECODINGS, EFFORTS, Probe, get_probe, list_probes
-from probes.rollouts import Rollouts, SamplingConfig, collect_rollouts, measure_headroom
+from probes.rollouts import Rollouts, SamplingConfig, collect_rollouts
+from probes.scoring import measure_headroom
 from probes.table import LayerTable
 from probes.tasks import Task, load_task
 

@@ -65,13 +65,14 @@ class GroupBatch:
 Layout = Callable[[Policy, Sequence[Group], Sequence[np.ndarray], float], GroupBatch]
 
 
-def choose_layout(policy: Policy, groups: Sequence[Group]) -> Layout:
+def choose_layout(policy: Policy, groups: Sequence[Group], exact: bool | None = None) -> Layout:
     """The shared layout where it is exact for this policy and cheaper for these groups, else the unshared one.
 
-    With long completions a shared row is dearer: attention over it grows with the square of its length.
+    With long completions a shared row is dearer: attention over it grows with the square of its length. `exact` says
+    what `shares_prompts` found, None asks it.
     """
     fits = _is_cheaper_shared(policy, groups) and _fits_window(policy, groups)
-    return shared_layout if fits and shares_prompts(policy) else unshared_layout
+    return shared_layout if fits and (shares_prompts(policy) if exact is None else exact) else unshared_layout
 
 
 @torch.no_grad()

@@ -20,8 +20,7 @@ from probes.tasks.task import Row, Task
 ADVANTAGE_EPS = 1e-4  # as TRL's GRPO
 _PILOT_PROMPTS = 8
 _PILOT_TOKENS = 256
-_HEADROOM_PROMPTS = 64
-_HEADROOM_STREAM, _PILOT_STREAM = 1 << 40, 1 << 41  # random streams apart from those of the training batches
+_PILOT_STREAM = 1 << 41  # a random stream apart from those of the training batches
 
 
 @dataclass(frozen=True)
@@ -158,48 +157,12 @@ def collect_rollouts(
         for start in range(0, len(rows), config.batch_prompts):
             batch = slice(start, start + config.batch_prompts)
             ids = _sample_batch(policy, prompts[batch], config, max_new, start, memory)
-            found = _score_groups(policy, task, rows[batch], prompts[batch], ids)
+            found = score_groups(policy, task, rows[batch], prompts[batch], ids)
             groups += found
             progress.advance(sum(group.has_spread for group in found))
             if sum(group.has_spread for group in groups) >= config.groups:
                 break
     return Rollouts(groups, max_new, config.temperature, policy.eos_ids)
-
-
-def measure_headroom(
-    policy: Policy,
-    task: Task,
-    config: SamplingConfig,
-    max_new_tokens: int,
-    decoding: str,
-    progress: Progress | None = None,
-    memory: Memory | None = None,
-) -> np.ndarray:
-    """Rewards of one completion for each of up to 64 held-out prompts, under `decoding` (greedy or sampled): (n,)."""
-    progress, memory = progress or Progress(), memory or Memory()
-    rows = list(task.held_out)[:_HEADROOM_PROMPTS]
-    if not rows:
-        return np.zeros(0)
-    prompts = encode_all([r["prompt"] for r in rows], policy.tokenizer, config.prompt_style, policy.context_length)
-    temperature = config.temperature if decoding == "sampled" else 0.0
-    key = f"held-out, {decoding}, {max_new_tokens} tokens"
-    ids = memory.recall("completions", key)
-    if ids is None:
-        progress.begin("score held-out prompts", max_new_tokens)
-        with left_as_found(policy.model):
-            policy.model.eval()
-            ids = sample_completions(
-                policy,
-                prompts,
-                1,
-                max_new_tokens=capped(max_new_tokens, prompts, policy.context_length),
-                temperature=temperature,
-                generator=_generator(policy, config.seed, _HEADROOM_STREAM),
-                on_token=lambda n: progress.advance(),
-            )
-        memory.keep("completions", key, ids)
-    rewards = np.array(score(task.reward, rows, _decode(policy, ids), ids))
-    return rewards[~np.isnan(rewards)]
 
 
 def choose_max_new_tokens(
@@ -224,11 +187,11 @@ def choose_max_new_tokens(
         config.group_size,
         max_new_tokens=cap,
         temperature=config.temperature,
-        generator=_generator(policy, config.seed, _PILOT_STREAM),
+        generator=seeded_generator(policy, config.seed, _PILOT_STREAM),
         enough_ended=0.75,
         on_token=lambda n: progress.advance(),
     )
-    groups = _score_groups(policy, task, rows[few], prompts[few], _by_prompt(ids, config.group_size))
+    groups = score_groups(policy, task, rows[few], prompts[few], by_prompt(ids, config.group_size))
     rewarded = [len(ids) for g in groups for ids, a in zip(g.completion_ids, g.advantages, strict=True) if a > 0]
     need = 2 * float(np.median(rewarded)) if len(rewarded) >= 4 else 1.25 * max(map(len, ids))
     return min(cap, ceil(need))
@@ -256,35 +219,34 @@ def _sample_batch(
             config.group_size,
             max_new_tokens=max_new,
             temperature=config.temperature,
-            generator=_generator(policy, config.seed, start),
+            generator=seeded_generator(policy, config.seed, start),
         )
-        ids = _by_prompt(flat, config.group_size)
+        ids = by_prompt(flat, config.group_size)
         memory.keep("completions", key, ids)
     return ids
 
 
-def _score_groups(
+def score_groups(
     policy: Policy, task: Task, rows: Sequence[Row], prompts: Sequence[list[int]], ids: list[list[list[int]]]
 ) -> list[Group]:
+    """Groups of the completions `ids` (a list a prompt) with their rewards. Raises what the reward's call raises."""
     flat = [completion for group in ids for completion in group]
-    texts = _decode(policy, flat)
+    texts = policy.tokenizer.batch_decode(flat, skip_special_tokens=True)
     repeated = [row for row, group in zip(rows, ids, strict=True) for _ in group]
-    rewards = _by_prompt(score(task.reward, repeated, texts, flat), len(ids[0]))
-    texts = _by_prompt(texts, len(ids[0]))
+    rewards = by_prompt(score(task.reward, repeated, texts, flat), len(ids[0]))
+    texts = by_prompt(texts, len(ids[0]))
     return [
         Group(row, prompt, completions, text, np.array(reward))
         for row, prompt, completions, text, reward in zip(rows, prompts, ids, texts, rewards, strict=True)
     ]
 
 
-def _by_prompt(flat: Sequence, group_size: int) -> list[list]:
+def by_prompt(flat: Sequence, group_size: int) -> list[list]:
+    """A flat list cut into groups."""
     return [list(flat[i : i + group_size]) for i in range(0, len(flat), group_size)]
 
 
-def _decode(policy: Policy, ids: list[list[int]]) -> list[str]:
-    return policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
-
-
-def _generator(policy: Policy, seed: int, stream: int) -> torch.Generator:
+def seeded_generator(policy: Policy, seed: int, stream: int) -> torch.Generator:
+    """A generator on the policy's device; each (seed, stream) is one of its own."""
     state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
     return torch.Generator(policy.device).manual_seed(int(state >> np.uint64(1)))

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from policies import Kept, model_state
+from policies import Kept, model_state, task_with
 
 from probes.errors import RunError, UsageError
-from probes.rollouts import SamplingConfig, capped, collect_rollouts, group_advantages, measure_headroom
-from probes.tasks import Task
+from probes.rollouts import SamplingConfig, capped, collect_rollouts, group_advantages
+from probes.scoring import measure_headroom
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,6 @@ from probes.tasks import Task
 )
 def test_group_advantages_by_hand(rewards, advantages):
     np.testing.assert_allclose(group_advantages(np.array(rewards, dtype=float)), advantages, atol=2e-4)
-
-
-def task_with(sums, reward, **changes):
-    return Task(**{**vars(sums), "reward": reward, "max_reward": None, **changes})
 
 
 def test_draws_until_enough_groups_have_spread(tiny, sums):

@@ -9,6 +9,7 @@ import transformers
 from probes.memory import Memory
 from probes.policy import Policy
 from probes.rollouts import Group, Rollouts
+from probes.tasks import Task
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "tiny-policy"
@@ -59,6 +60,11 @@ def make_rollouts(n_groups: int = 6, group_size: int = 3, n_words: int = 99, see
         for _ in range(n_groups)
     ]
     return Rollouts(groups, 8, 1.0, [1])
+
+
+def task_with(task: Task, reward, **changes) -> Task:
+    """The same prompts with another reward."""
+    return Task(**{**vars(task), "reward": reward, "max_reward": None, **changes})
 
 
 def only_layer_matters(policy: Policy, k: int) -> None:
