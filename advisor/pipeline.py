@@ -1,6 +1,7 @@
 """From a model and a task to a recommendation."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,10 @@ def recommend(
     """
     options = Options(effort, decoding, sampling or SamplingConfig(), None, device, dtype, trust_remote_code)
     found = survey(model, tokenizer, task, options, output_dir, progress)
-    result = _conclude(found)
-    if found.folder is not None:
-        result.report(found.folder.path)
-        found.folder.close()
+    with found.folder or nullcontext():
+        result = _conclude(found)
+        if found.folder is not None:
+            result.report(found.folder.path)
     return result
 
 
@@ -59,6 +60,7 @@ def _conclude(found: Survey) -> Recommendation:
             "temperature": sampling.temperature,
             "group_size": sampling.group_size,
             "max_new_tokens": found.rollouts.max_new_tokens,
+            "prompt_style": sampling.prompt_style,
             "seed": sampling.seed,
         }
     return Recommendation(
@@ -69,7 +71,7 @@ def _conclude(found: Survey) -> Recommendation:
             "reward": found.task.reward_name,
             "train_prompts": len(found.task.train),
             "held_out_prompts": len(found.task.held_out),
-            **found.task.origin,
+            "origin": found.task.origin,
         },
         protocol=protocol,
         effort=options.effort,

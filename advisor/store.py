@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from advisor.environment import environment
 from probes.errors import RunError, UsageError
 from probes.memory import Memory
@@ -23,12 +25,17 @@ class RunFolder(Memory):
         self.path = Path(path).expanduser()
         self.identity = json.loads(json.dumps(identity))
         self._entries: dict[tuple[str, str], Any] = {}
+        self._lock = FileLock(self.path / ".lock", timeout=0)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._check_identity()
-            self._read_journal()
-            self._journal = (self.path / "journal.jsonl").open("a", encoding="utf-8")
-            self.write("environment.json", _json(environment()))
+            self._lock.acquire()
+            self._open()
+        except Timeout as error:
+            raise UsageError(
+                f"Another process is working in the output folder '{self.path}'. Wait until it is done, or give "
+                "another with --output-dir."
+            ) from error
         except OSError as error:
             raise UsageError(
                 f"The output folder '{self.path}' cannot be written ({error.strerror or error}). "
@@ -44,12 +51,15 @@ class RunFolder(Memory):
         return self._entries.get((kind, key))
 
     def keep(self, kind: str, key: str, value: Any) -> None:
-        line = json.dumps({"kind": kind, "key": key, "value": value}, allow_nan=False)
+        line = json.dumps({"kind": kind, "key": key, "value": value}, allow_nan=False).encode() + b"\n"
+        end = self._journal.seek(0, os.SEEK_END)
         try:
-            self._journal.write(line + "\n")
-            self._journal.flush()
+            written = 0
+            while written < len(line):  # a full disk takes a part first
+                written += self._journal.write(line[written:])
             os.fsync(self._journal.fileno())
         except OSError as error:
+            self._journal.truncate(end)
             raise RunError(
                 f"The journal in '{self.path}' cannot be written ({error.strerror or error}). What was finished before "
                 "is kept: make room and run the same command again."
@@ -64,12 +74,30 @@ class RunFolder(Memory):
         self.write(name, _json(value))
 
     def close(self) -> None:
+        """Let other processes use the folder; the kernel does so for a process that is killed."""
         self._journal.close()
+        self._lock.release()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        try:
+            self._read_journal()
+            # Unbuffered: what could not be written must not be written later.
+            self._journal = (self.path / "journal.jsonl").open("ab", buffering=0)
+            self.write("environment.json", _json(environment()))
+        except BaseException:
+            self._lock.release()
+            raise
 
     def _check_identity(self) -> None:
         file = self.path / "config.json"
         if not file.exists():
-            others = [p.name for p in self.path.iterdir()]
+            others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
             if others:
                 raise UsageError(
                     f"The output folder '{self.path}' is not empty ({', '.join(sorted(others)[:3])}, …) and holds no "

@@ -1,7 +1,5 @@
 """Everything that is measured on one policy for one task: the part that `recommend` and `probe` share."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,14 +10,14 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from advisor.decision import Verdict, judge_reward
-from advisor.environment import peak_memory_bytes, version
-from advisor.forecast import forecast, guess_parameters
+from advisor.environment import peak_memory_bytes
+from advisor.forecast import forecast
 from advisor.store import SCHEMA_VERSION, RunFolder
-from probes.checkpoint import LayerWeights, LoadedWeights, open_weights
+from advisor.subject import Subject
+from probes.checkpoint import LoadedWeights, open_weights
 from probes.errors import UsageError, unknown_name
 from probes.measure import measure
 from probes.memory import Memory
-from probes.policy import ModelFiles, Policy, find_files, load_policy
 from probes.progress import Progress
 from probes.registry import DECODINGS, EFFORTS, Probe, get_probe, list_probes
 from probes.rollouts import Rollouts, SamplingConfig, collect_rollouts
@@ -103,38 +101,42 @@ def survey(
     run breaks; a given model is as found afterwards.
     """
     progress = progress or Progress()
-    start = time.perf_counter()
-    probes = options.chosen_probes()
+    options.chosen_probes()
     task = load_task(task, seed=options.sampling.seed) if isinstance(task, str | None) else task
     if options.effort == "static":
         task = None
-    files, policy = _resolve(model, tokenizer, options, progress)
-    n_parameters = policy.n_parameters if policy else guess_parameters(str(files.path))
-    progress.plan(forecast(n_parameters, options.effort, **vars(options.sampling)))
-    identity = _identity(files, policy, task, options)
+    place = {"device": options.device, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
+    subject = Subject(model, tokenizer, **place, progress=progress)
+    progress.plan(forecast(subject.n_parameters, options.effort, **vars(options.sampling)))
+    identity = _identity(subject, task, options)
     target = output_dir(identity) if callable(output_dir) else output_dir
     folder = RunFolder(target, identity) if target is not None else None
-    if folder and folder.resumed:
-        progress.note(f"going on with the run in {folder.path}")
-    memory, seconds = folder or Memory(), {}
+    try:
+        if folder and folder.resumed:
+            progress.note(f"going on with the run in {folder.path}")
+        return _measure(subject, task, options, folder, progress)
+    except BaseException:
+        if folder:
+            folder.close()
+        raise
 
-    if options.effort == "static":
-        weights = LoadedWeights.of(policy) if policy else open_weights(files, options.trust_remote_code)
-        rollouts = headroom = verdict = None
+
+def _measure(
+    subject: Subject, task: Task | None, options: Options, folder: RunFolder | None, progress: Progress
+) -> Survey:
+    start, probes = time.perf_counter(), options.chosen_probes()
+    memory, seconds = folder or Memory(), {}
+    policy = rollouts = headroom = verdict = None
+    if options.effort == "static" and subject.files:
+        weights = open_weights(subject.files, options.trust_remote_code)
     else:
         with _timed(seconds, "load"):
-            policy = policy or load_policy(
-                files.name,
-                device=options.device,
-                dtype=options.dtype,
-                trust_remote_code=options.trust_remote_code,
-                progress=progress,
-            )
+            policy = subject.policy(progress)
         weights = LoadedWeights.of(policy)
+    if options.effort != "static":
         with _timed(seconds, "rollouts"):
             rollouts = collect_rollouts(policy, task, options.sampling, progress, memory)
             verdict = judge_reward(rollouts, None, options.decoding, task.max_reward)
-        headroom = None
         if verdict is None:
             with _timed(seconds, "held-out prompts"):
                 headroom = measure_headroom(
@@ -150,25 +152,13 @@ def survey(
     seconds |= {f"probe {name}": value for name, value in table.seconds.items()}
     seconds["total"] = time.perf_counter() - start
     seconds, peak = _whole_cost(memory, key, seconds, peak_memory_bytes())
-    facts = _facts(files, policy, weights)
+    facts = subject.facts(weights)
     return Survey(facts, task, options, probes, table, rollouts, headroom, verdict, seconds, peak, folder)
 
 
-def _resolve(
-    model: str | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, options: Options, progress: Progress
-) -> tuple[ModelFiles | None, Policy | None]:
-    if isinstance(model, str):
-        return find_files(model, progress, options.trust_remote_code), None
-    if tokenizer is None:
-        raise UsageError("A loaded model needs its tokenizer: call with (model, tokenizer, task).")
-    return None, Policy.from_objects(model, tokenizer)
-
-
-def _identity(files: ModelFiles | None, policy: Policy | None, task: Task | None, options: Options) -> dict[str, Any]:
+def _identity(subject: Subject, task: Task | None, options: Options) -> dict[str, Any]:
     """What makes two runs the same. The reward is left out: mending it must not lose the sampled completions."""
-    return {
-        "model": files.name if files else policy.name,
-        "model_fingerprint": (files or policy).fingerprint(),
+    return subject.identity() | {
         "task": task and task.name,
         "task_origin": task and {k: v for k, v in task.origin.items() if k != "reward"},
         "task_fingerprint": task and task.fingerprint(),
@@ -176,33 +166,7 @@ def _identity(files: ModelFiles | None, policy: Policy | None, task: Task | None
         "decoding": options.decoding,
         "sampling": vars(options.sampling) if task else None,
         "probes": options.probes and list(options.probes),
-        "device": options.device,
-        "dtype": options.dtype,
-        "layer_advisor": version(),
     }
-
-
-def identity_hash(identity: dict[str, Any]) -> str:
-    """Eight hex digits that tell runs apart in folder names."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _facts(files: ModelFiles | None, policy: Policy | None, weights: LayerWeights) -> dict[str, Any]:
-    facts = {
-        "name": files.name if files else policy.name,
-        "n_layers": weights.n_layers,
-        "layer_prefix": weights.prefix,
-        "layer_parameters": weights.sizes,
-    }
-    if policy is not None:
-        facts |= {
-            "class": type(policy.model).__name__,
-            "parameters": policy.n_parameters,
-            "dtype": str(policy.dtype)[6:],
-            "device": str(policy.device),
-            "tied_embeddings": policy.tied_embeddings,
-        }
-    return facts
 
 
 def _whole_cost(

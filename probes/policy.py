@@ -147,20 +147,20 @@ def find_files(name: str, progress: Progress, trust_remote_code: bool = False) -
 
 
 def load_policy(
-    name: str,
+    name: str | ModelFiles,
     *,
     device: str = "auto",
     dtype: str = "auto",
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> Policy:
-    """Load a policy by name (see `find_files`) in evaluation mode.
+    """Load a policy by name (see `find_files`) or from files that were found, in evaluation mode.
 
     `dtype` "auto" keeps the checkpoint's, except float16 on a CPU, which becomes float32. Only safetensors and
     GGUF are read; code that comes with a model is not run unless `trust_remote_code`.
     """
     progress = progress or Progress()
-    files = find_files(name, progress, trust_remote_code)
+    files = name if isinstance(name, ModelFiles) else find_files(name, progress, trust_remote_code)
     target = resolve_device(device)
     if dtype != "auto" and dtype not in DTYPES:
         raise unknown_name("dtype", dtype, ["auto", *DTYPES], "Pass one of these as --dtype.")
@@ -171,7 +171,7 @@ def load_policy(
         model, tokenizer = _read_folder(files, dtype, trust_remote_code)
     if dtype == "auto" and target.type == "cpu" and model.dtype == torch.float16:
         model = model.float()  # half precision is emulated on CPUs
-    policy = Policy.from_objects(model.to(target).eval(), tokenizer, name, files)
+    policy = Policy.from_objects(model.to(target).eval(), tokenizer, files.name, files)
     progress.advance()
     return policy
 

@@ -95,7 +95,7 @@ def make_sampling(arguments: dict[str, Any]) -> "SamplingConfig":
 
 def default_folder(identity: dict[str, Any]) -> Path:
     """``advisor-runs/MODEL-TASK-EFFORT-HASH``: the same command finds its own run again."""
-    from advisor.survey import identity_hash
+    from advisor.subject import identity_hash
 
     parts = (identity["model"], identity["task"], identity["effort"], identity_hash(identity))
     name = "-".join(part.strip("/").split("/")[-1].replace(":", "-") for part in parts if part)

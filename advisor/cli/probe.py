@@ -29,8 +29,8 @@ def command(model: str, probes: tuple[str, ...], output_dir: str | None, as_json
         found = survey(model, None, task, options, output_dir, progress)
     content = found.as_dict()
     if found.folder is not None:
-        found.folder.write_json("table.json", content)
-        found.folder.close()
+        with found.folder:
+            found.folder.write_json("table.json", content)
     if as_json:
         import json
 

@@ -44,10 +44,26 @@ def load_task(
     return arithmetic_task(name, seed)
 
 
+def reload_task(origin: dict[str, Any]) -> Task:
+    """The task that has this `origin`, in another process. Raises `UsageError` for a task made in Python."""
+    if not ({"task", "data"} & set(origin)):
+        raise UsageError(
+            "A task made in Python cannot be sent to other processes. Use a built-in task or a data file with a reward "
+            "by name, or run in this process alone."
+        )
+    return load_task(
+        origin.get("task"),
+        data=origin.get("data"),
+        reward=origin.get("reward"),
+        config=origin.get("config"),
+        seed=origin.get("seed", 0),
+    )
+
+
 def reasoning_gym_task(name: str, seed: int, config: dict[str, Any] | None) -> Task:
     from probes.tasks.reasoning_gym import reasoning_gym_task as build
 
     return build(name, seed, config)
 
 
-__all__ = ["DEFAULT", "Row", "Task", "list_tasks", "load_task"]
+__all__ = ["DEFAULT", "Row", "Task", "list_tasks", "load_task", "reload_task"]

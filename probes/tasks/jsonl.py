@@ -57,5 +57,5 @@ def jsonl_task(path: str | Path, reward: str | Reward = "number") -> Task:
         function,
         name,
         1.0 if built_in else None,
-        origin={"data": str(path), "reward": name},
+        origin={"data": str(path), "reward": reward} if isinstance(reward, str) else {"reward": name},
     )

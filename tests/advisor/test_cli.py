@@ -16,7 +16,7 @@ def test_recommend_writes_its_folder_and_goes_on(cli, tmp_path):
     assert "Uncalibrated" in out
     assert "left" in err
     assert "Report:" in err
-    names = {p.name for p in (tmp_path / "run").iterdir()}
+    names = {p.name for p in (tmp_path / "run").iterdir() if p.name != ".lock"}
     assert names == {"config.json", "environment.json", "journal.jsonl", "ranking.json", "report.html", "report.md"}
     again = cli(*command)
     assert again[0] == 0

@@ -1,0 +1,131 @@
+"""One training run: what is trained, with which seed and rate, and the record that is kept of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.protocol import Protocol, Split
+from probes.errors import RunError
+from probes.peak_memory import PeakMemory
+from probes.policy import Policy
+from probes.registry import DECODINGS
+from probes.scoring import score_policy
+from probes.tasks.task import Row, Task
+from probes.training import Trainer, TrainingFailure
+from probes.training.saved_layers import save_layers
+
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Training of one arm: some layers, or every parameter (``layers`` None)."""
+
+    layers: tuple[int, ...] | None
+    seed: int
+    learning_rate: float
+
+    @property
+    def arm(self) -> str:
+        return arm_name(self.layers)
+
+    @property
+    def key(self) -> str:
+        """Tells the runs of one protocol apart."""
+        return f"{self.arm}, seed {self.seed}, rate {self.learning_rate:g}"
+
+
+def arm_name(layers: tuple[int, ...] | None) -> str:
+    """ "layer 3", "layers 3+4", or "full"."""
+    if layers is None:
+        return FULL
+    return f"layer{'s' if len(layers) > 1 else ''} {'+'.join(map(str, layers))}"
+
+
+def perform(
+    policy: Policy,
+    task: Task,
+    split: Split,
+    protocol: Protocol,
+    run: Run,
+    *,
+    save_to: Path | None = None,
+    on_step: Callable[[], None] = lambda: None,
+    engine_options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train one arm and score it; returns the record as plain JSON. The policy is left as found.
+
+    A run that broke down has ``failed`` (the reason) and no score. ``held_out`` holds one score a prompt (None where
+    unscored) under each decoding, ``validation`` their means on the validation prompts, ``curve`` one record a step.
+    """
+    start, peak = time.perf_counter(), PeakMemory(policy.device)
+    config = protocol.config(run.seed, run.learning_rate)
+    record = {"arm": run.arm, "layers": run.layers and list(run.layers), "seed": run.seed, "rate": run.learning_rate}
+    curve: list[dict[str, Any]] = []
+
+    def note(step) -> None:
+        curve.append(asdict(step))
+        on_step()
+
+    try:
+        with _engine(policy, task, split, protocol, run, config, engine_options) as trainer:
+            trainer.run(note)
+            record |= score_both(policy, task, split, protocol, config.max_new_tokens)
+            record["trained_parameters"] = sum(p.numel() for p in trainer.trained.values())
+            if save_to is not None:
+                facts = {"policy": policy.name, "fingerprint": policy.fingerprint(), "run": run.key, "task": task.name}
+                save_layers(save_to, trainer.weights(), policy.dtype, facts)
+                record["saved"] = save_to.name
+        record["failed"] = None
+    except TrainingFailure as failure:
+        record |= {"failed": str(failure), "failed_at_step": failure.step}
+    rewards = [step["reward"] for step in curve]
+    record["curve"] = [{k: _plain(v) for k, v in step.items()} for step in curve]
+    record["final_reward"] = _plain(np.nanmean(rewards[-max(1, len(rewards) // 5) :])) if rewards else None
+    return record | {"seconds": time.perf_counter() - start, "peak_memory_bytes": peak.bytes()}
+
+
+def score_both(policy: Policy, task: Task, split: Split, protocol: Protocol, max_new_tokens: int) -> dict[str, Any]:
+    """Scores of the policy as it is: ``held_out`` per prompt and ``validation`` means, under both decodings."""
+
+    def scores(rows: list[Row], decoding: str) -> np.ndarray:
+        return score_policy(
+            policy,
+            task,
+            rows,
+            decoding=decoding,
+            max_new_tokens=max_new_tokens,
+            temperature=protocol.training.temperature,
+            samples=protocol.sampled_completions,
+            prompt_style=protocol.training.prompt_style,
+            seed=protocol.training.seed,
+        )
+
+    validation = {decoding: scores(split.validation, decoding) for decoding in DECODINGS}
+    if np.isnan(validation[protocol.decoding]).all():
+        raise RunError("The reward gave None on every validation prompt, so no learning rate can be chosen by it.")
+    return {
+        "validation": {decoding: _plain(np.nanmean(values)) for decoding, values in validation.items()},
+        "held_out": {d: [_plain(v) for v in scores(split.held_out, d)] for d in DECODINGS},
+    }
+
+
+def _engine(
+    policy: Policy, task: Task, split: Split, protocol: Protocol, run: Run, config, options: dict[str, Any] | None
+):
+    if protocol.engine == "trl":
+        from probes.training.trl import TRLTrainer
+
+        return TRLTrainer(policy, task, config, layers=run.layers, rows=split.train, options=options)
+    return Trainer(policy, task, config, layers=run.layers, rows=split.train)
+
+
+def _plain(value: float) -> float | int | None:
+    """A JSON number; None for NaN."""
+    if isinstance(value, int):
+        return value
+    return None if np.isnan(value) else round(float(value), 8)

@@ -1,0 +1,175 @@
+"""Measured contributions: every arm trained over seeds and rates, and what came out.
+
+An arm is a layer, a set of layers, or all parameters ("full"). Finished runs are kept in a `Memory` at once, so that a
+stopped measurement goes on with the same numbers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from calibration.contribution import Estimate, Scores
+from calibration.protocol import Protocol
+from calibration.runs import FULL, Run, arm_name
+from probes.memory import Memory
+from probes.progress import Progress
+
+Perform = Callable[[Sequence[Run]], Any]  # yields (run, record) as runs are finished
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm under one decoding: its score over seeds, its gain over the base, and its contribution if there is one.
+
+    ``score``, ``gain`` and ``contribution`` are None where every run of the arm broke down; ``by_seed`` are mean
+    scores, ``failures`` the reasons of runs that broke down.
+    """
+
+    arm: str
+    layers: tuple[int, ...] | None
+    learning_rate: float | None
+    seeds: list[int]
+    by_seed: list[float]
+    score: Estimate | None
+    gain: Estimate | None
+    contribution: Estimate | None
+    failures: list[str]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The records (as `calibration.runs` makes them) of all runs and of the base policy, read under any decoding."""
+
+    protocol: Protocol
+    arms: list[tuple[int, ...] | None]
+    base: dict[str, Any]
+    records: dict[str, dict[str, Any]]  # by `Run.key`
+
+    def chosen_rate(self, layers: tuple[int, ...] | None) -> float | None:
+        """The rate with the best mean validation score over seeds under the protocol's decoding; ties go to the lower.
+
+        A rate counts only as far as it ran; one that broke down on any seed loses to one that did not. None if all did.
+        """
+        best, best_value = None, (-1, -np.inf)
+        for rate in sorted(self.protocol.learning_rates):
+            found = [self.records.get(Run(layers, seed, rate).key) for seed in self.protocol.seed_numbers]
+            found = [record for record in found if record]
+            values = [r["validation"][self.protocol.decoding] for r in found if r["failed"] is None]
+            if not values:
+                continue
+            value = (-sum(r["failed"] is not None for r in found), float(np.mean(values)))
+            if best is None or value > best_value:
+                best, best_value = rate, value
+        return best
+
+    def runs_of(self, layers: tuple[int, ...] | None) -> list[dict[str, Any]]:
+        """The arm's records at its chosen rate, one a seed, those that broke down included."""
+        rate = self.chosen_rate(layers)
+        rates = self.protocol.learning_rates if rate is None else [rate]
+        keys = [Run(layers, seed, r).key for r in rates for seed in self.protocol.seed_numbers]
+        return [self.records[key] for key in keys if key in self.records]
+
+    def scores(self, decoding: str) -> Scores:
+        """Joint bootstrap of all arms that have a score."""
+        found = {}
+        for layers in self.arms:
+            good = [r["held_out"][decoding] for r in self.runs_of(layers) if r["failed"] is None]
+            if good:
+                found[arm_name(layers)] = np.array(good, dtype=float)
+        return Scores(np.array(self.base["held_out"][decoding], dtype=float), found)
+
+    def results(self, decoding: str) -> dict[str, ArmResult]:
+        """Every arm by name, in the order of `arms`."""
+        scores = self.scores(decoding)
+        found = {}
+        for layers in self.arms:
+            arm, runs = arm_name(layers), self.runs_of(layers)
+            good = [r for r in runs if r["failed"] is None]
+            contribution = scores.contribution(arm, FULL) if good and FULL in scores.arms else None
+            found[arm] = ArmResult(
+                arm,
+                layers,
+                self.chosen_rate(layers),
+                [r["seed"] for r in good],
+                [float(values.mean()) for values in scores.arms.get(arm, [])],
+                scores.score(arm) if good else None,
+                scores.gain(arm) if good else None,
+                contribution,
+                [r["failed"] for r in runs if r["failed"] is not None],
+            )
+        return found
+
+    def seed_agreement(self, decoding: str) -> float | None:
+        """Mean Spearman correlation of the layers' scores between two seeds: the ceiling for any predictor.
+
+        None with fewer than two seeds or three single layers, or where a seed scores all layers alike.
+        """
+        by_layer = {}
+        for layers in self.arms:
+            if layers is not None:
+                good = {r["seed"]: r["held_out"][decoding] for r in self.runs_of(layers) if r["failed"] is None}
+                by_layer[layers] = {seed: np.nanmean(np.array(v, dtype=float)) for seed, v in good.items()}
+        complete = [v for v in by_layer.values() if len(v) == self.protocol.seeds]
+        if len(complete) < 3 or self.protocol.seeds < 2:
+            return None
+        profiles = [[scores[seed] for scores in complete] for seed in self.protocol.seed_numbers]
+        if any(np.ptp(profile) == 0 for profile in profiles):
+            return None
+        return float(np.mean([spearmanr(a, b).statistic for a, b in combinations(profiles, 2)]))
+
+
+def measure_contributions(
+    protocol: Protocol,
+    arms: Sequence[tuple[int, ...] | None],
+    base: dict[str, Any],
+    perform: Perform,
+    *,
+    memory: Memory | None = None,
+    progress: Progress | None = None,
+    key: str = "",
+) -> Sweep:
+    """Perform every run of the protocol that `memory` does not have, and keep each as soon as it is done.
+
+    `base` is the base policy's own record (`calibration.runs.score_both`). First the runs that choose each arm's rate,
+    then the other seeds at that rate. `key` sets apart runs whose task or reward differs.
+    """
+    memory, progress = memory or Memory(), progress or Progress()
+    arms = list(dict.fromkeys(arms))
+    rates, seeds = protocol.learning_rates, protocol.seed_numbers
+    searching = seeds if protocol.rate_by == "every_seed" else seeds[:1]
+    first = [Run(layers, seed, rate) for seed in searching for rate in rates for layers in arms]
+    sweep = Sweep(protocol, arms, base, {})
+    _perform_missing(sweep, first, perform, memory, progress, key)
+    chosen = {layers: sweep.chosen_rate(layers) for layers in arms}
+    rest = [Run(layers, seed, chosen[layers]) for seed in seeds for layers in arms if chosen[layers] is not None]
+    _perform_missing(sweep, [run for run in rest if run.key not in sweep.records], perform, memory, progress, key)
+    return sweep
+
+
+def count_runs(protocol: Protocol, n_arms: int) -> int:
+    """How many runs `measure_contributions` performs."""
+    n_rates = len(protocol.learning_rates)
+    if protocol.rate_by == "every_seed":
+        return n_arms * protocol.seeds * n_rates
+    return n_arms * (n_rates + protocol.seeds - 1)
+
+
+def _perform_missing(
+    sweep: Sweep, runs: Sequence[Run], perform: Perform, memory: Memory, progress: Progress, key: str
+) -> None:
+    missing = []
+    for run in runs:
+        record = memory.recall("run", key + run.key)
+        if record is None:
+            missing.append(run)
+        else:
+            sweep.records[run.key] = record
+            progress.advance(sweep.protocol.training.steps)
+    if missing:
+        for run, record in perform(missing):
+            memory.keep("run", key + run.key, record)
+            sweep.records[run.key] = record
