@@ -9,12 +9,14 @@ The stages, in order, and where they live:
                -> calibration.ranking       scores and order
                -> advisor.decision          the verdict, which may be no
                -> advisor.recommend         pick, baselines, cost
+               -> advisor.verify            the pick trained, against base, full and middle (probes.training)
                -> advisor.reports           terminal, JSON, Markdown, HTML
 
     import advisor
     rec = advisor.recommend(model, tokenizer, "addition")
     rec.pick, rec.layers, rec.verdict
     rec.report("out")
+    advisor.verify(model, tokenizer, "addition", layer=rec.pick).verdict
 """
 
 import importlib
@@ -23,6 +25,13 @@ _PUBLIC = {
     "recommend": "advisor.pipeline",
     "Recommendation": "advisor.recommendation",
     "Verdict": "advisor.decision",
+    "verify": "advisor.verification",
+    "sweep": "advisor.sweeping",
+    "Contributions": "advisor.contributions",
+    "MeasuringOptions": "advisor.measuring",
+    "Protocol": "calibration.protocol",
+    "TrainingConfig": "probes.training",
+    "load_layers": "probes.training.saved_layers",
     "SamplingConfig": "probes.rollouts",
     "Task": "probes.tasks",
     "load_task": "probes.tasks",

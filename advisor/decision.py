@@ -1,6 +1,7 @@
 """When a ranking may be given, and when the honest answer is no."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,8 +9,15 @@ from probes.registry import Probe
 from probes.rollouts import Rollouts
 from probes.table import LayerTable, varies
 
+if TYPE_CHECKING:
+    from advisor.contributions import Contributions
+    from calibration.contribution import Estimate
+
 MIN_GROUPS = 4  # two halves of two groups, the least that cross-half statistics can use
 SOLVED_SHARE = 0.99  # of the best possible reward
+_NO_GAIN = "Full-parameter training changes the score by {}: no gain is shown that a layer could have a share of."
+_MORE = "Train longer, try other learning rates, or choose another task."
+HALF = 0.5  # of the full-parameter gain: the least that a confirmed pick may bring
 RANDOM_EXCESS = 1.1  # largest singular value over the random edge; random matrices of side 64 stay below 1.05
 
 
@@ -17,7 +25,8 @@ RANDOM_EXCESS = 1.1  # largest singular value over the random edge; random matri
 class Verdict:
     """``kind`` is one of the words below, ``text`` says it to the user; only "uncalibrated" comes with a ranking.
 
-    uncalibrated, constant_reward, no_reward_spread, no_headroom, random_weights, indistinguishable
+    uncalibrated, constant_reward, no_reward_spread, no_headroom, random_weights, indistinguishable;
+    after training: confirmed, no_better_than_middle, not_confirmed, no_headroom, broke_down, measured
     """
 
     kind: str
@@ -104,3 +113,79 @@ def judge_table(table: LayerTable, probes: list[Probe], decoding: str) -> Verdic
         "Uncalibrated ranking: the order averages the published depth profile with the probes. "
         "No predictor has been fitted yet, so scores are not contributions and carry no interval.",
     )
+
+
+def judge_base(held_out: list[float | None], decoding: str, max_reward: float | None) -> Verdict | None:
+    """The verdict that the base policy's held-out scores alone decide; None if there is room above them."""
+    scores = [score for score in held_out if score is not None]
+    if not scores:
+        return Verdict("constant_reward", "The reward returned None for every held-out prompt: nothing can be scored.")
+    mean = float(np.mean(scores))
+    if max_reward is None or mean < SOLVED_SHARE * max_reward:
+        return None
+    return Verdict(
+        "no_headroom",
+        f"The base policy already scores {mean:.3g} of {max_reward:g} on {len(scores)} held-out prompts ({decoding}): "
+        "there is nothing to gain. Choose a harder task.",
+    )
+
+
+def judge_pick(found: "Contributions") -> Verdict:
+    """Whether training the pick did what it was picked for, by 90 % intervals under the protocol's decoding.
+
+    confirmed: it gains, brings at least half of what full-parameter training brings (the interval reaches 0.5), and
+    scores above the middle layer (or is it). no_better_than_middle: all but the last. not_confirmed: else.
+    no_headroom: full-parameter training shows no gain to have a share of.
+    """
+    results, scores = found.results(), found.scores()
+    roles = {role: arm for arm, names in found.roles.items() for role in names}
+    pick, middle, full = (results.get(roles.get(role)) for role in ("pick", "middle", "full"))
+    if pick.score is None:
+        return Verdict("broke_down", f"Every run of the pick broke down: {pick.failures[0]}")
+    gain, share = pick.gain, pick.contribution
+    said = f"Training {pick.arm} alone changes the score by {_signed(gain)}"
+    if full is not None:
+        if full.score is None:
+            return Verdict("broke_down", f"Every run of full-parameter training broke down: {full.failures[0]}")
+        if share is None:
+            return Verdict(
+                "no_headroom",
+                f"{_NO_GAIN.format(_signed(full.gain))} {said}. {_MORE}",
+            )
+        said += f", {share.value:.2f} ({share.low:.2f} to {share.high:.2f}) of what full-parameter training brings"
+    if not gain.above_zero:
+        return Verdict("not_confirmed", f"{said}: no gain is shown.")
+    if share is not None and share.high < HALF:
+        return Verdict("not_confirmed", f"{said}: less than half of it.")
+    if pick.arm == middle.arm:
+        return Verdict("confirmed", f"{said}. The pick is the middle layer itself.")
+    if middle.score is None:
+        return Verdict("confirmed", f"{said}. Every run of the middle layer broke down.")
+    ahead = scores.difference(pick.arm, middle.arm)
+    compared = f"The middle layer ({middle.layers[0]}) scores {_signed(ahead, negate=True)} beside it"
+    if ahead.above_zero:
+        return Verdict("confirmed", f"{said}. {compared}.")
+    return Verdict("no_better_than_middle", f"{said}. {compared}: the pick is not shown to be better.")
+
+
+def judge_sweep(found: "Contributions") -> Verdict:
+    """What a sweep shows as a whole."""
+    full = found.results().get("full")
+    if full is not None and full.score is None:
+        return Verdict("broke_down", f"Every run of full-parameter training broke down: {full.failures[0]}")
+    if full is not None and not full.gain.above_zero:
+        return Verdict(
+            "no_headroom",
+            f"{_NO_GAIN.format(_signed(full.gain))} {_MORE}",
+        )
+    agreement = found.sweep.seed_agreement(found.decoding)
+    alike = "" if agreement is None else f" Spearman correlation of the layers' scores between seeds: {agreement:.2f}."
+    return Verdict("measured", f"{len(found.sweep.arms)} arms trained.{alike}")
+
+
+def _signed(estimate: "Estimate", negate: bool = False) -> str:
+    """ "+0.12 (+0.05 to +0.19)"; negated where the other side is spoken of."""
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if negate:
+        value, low, high = -value, -high, -low
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"

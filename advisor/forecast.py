@@ -2,8 +2,12 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from probes.packaged import NAME, cache_dir
+
+if TYPE_CHECKING:
+    from calibration.protocol import Protocol
 
 _PROMPT_TOKENS, _NEW_TOKENS = 48, 24  # typical of short answers; corrected while the run goes on
 _EFFICIENCY = 0.7  # of that product's speed, seen in a whole forward pass on a CPU
@@ -49,6 +53,29 @@ def forecast(
         "probe activations": groups * row * per_token * 2,
         "probe gradients": groups * row * per_token * 2.5,
         "probe attribution": groups * row * per_token * 2.5,
+    }
+
+
+def forecast_training(
+    n_parameters: float, protocol: "Protocol", max_new_tokens: int | None, n_arms: int
+) -> dict[str, float]:
+    """Seconds by stage of a verification or sweep with about `n_arms` arms (see `forecast`)."""
+    from calibration.sweep import count_runs
+
+    training = protocol.training
+    per_token = 2 * n_parameters / (_speed() * _EFFICIENCY)
+    new_tokens = max_new_tokens or _NEW_TOKENS
+    row = _PROMPT_TOKENS + training.group_size * new_tokens
+    step = training.prompts_per_step * row * per_token * 4  # sampling, forward, and most of a backward pass
+    answers = 1 + protocol.sampled_completions
+    scoring = (protocol.held_out + protocol.validation) * (2 * _PROMPT_TOKENS + answers * new_tokens) * per_token
+    return {
+        "start": 4.0,
+        "load the policy": 1 + n_parameters / 1e9,
+        "see how long answers are": 0.0 if max_new_tokens else 8 * row * per_token * 2,
+        "sample rollouts": 16 * row * per_token,
+        "score the base policy": scoring,
+        "train": count_runs(protocol, n_arms) * (training.steps * step + scoring),
     }
 
 

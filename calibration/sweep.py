@@ -16,7 +16,6 @@ from calibration.contribution import Estimate, Scores
 from calibration.protocol import Protocol
 from calibration.runs import FULL, Run, arm_name
 from probes.memory import Memory
-from probes.progress import Progress
 
 Perform = Callable[[Sequence[Run]], Any]  # yields (run, record) as runs are finished
 
@@ -129,24 +128,25 @@ def measure_contributions(
     perform: Perform,
     *,
     memory: Memory | None = None,
-    progress: Progress | None = None,
+    on_recalled: Callable[[], None] = lambda: None,
     key: str = "",
 ) -> Sweep:
     """Perform every run of the protocol that `memory` does not have, and keep each as soon as it is done.
 
     `base` is the base policy's own record (`calibration.runs.score_both`). First the runs that choose each arm's rate,
-    then the other seeds at that rate. `key` sets apart runs whose task or reward differs.
+    then the other seeds at that rate. `on_recalled` hears of each run that `memory` had; `key` sets apart runs whose
+    reward differs.
     """
-    memory, progress = memory or Memory(), progress or Progress()
+    memory = memory or Memory()
     arms = list(dict.fromkeys(arms))
     rates, seeds = protocol.learning_rates, protocol.seed_numbers
     searching = seeds if protocol.rate_by == "every_seed" else seeds[:1]
     first = [Run(layers, seed, rate) for seed in searching for rate in rates for layers in arms]
     sweep = Sweep(protocol, arms, base, {})
-    _perform_missing(sweep, first, perform, memory, progress, key)
+    _perform_missing(sweep, first, perform, memory, on_recalled, key)
     chosen = {layers: sweep.chosen_rate(layers) for layers in arms}
     rest = [Run(layers, seed, chosen[layers]) for seed in seeds for layers in arms if chosen[layers] is not None]
-    _perform_missing(sweep, [run for run in rest if run.key not in sweep.records], perform, memory, progress, key)
+    _perform_missing(sweep, [run for run in rest if run.key not in sweep.records], perform, memory, on_recalled, key)
     return sweep
 
 
@@ -159,7 +159,7 @@ def count_runs(protocol: Protocol, n_arms: int) -> int:
 
 
 def _perform_missing(
-    sweep: Sweep, runs: Sequence[Run], perform: Perform, memory: Memory, progress: Progress, key: str
+    sweep: Sweep, runs: Sequence[Run], perform: Perform, memory: Memory, on_recalled: Callable[[], None], key: str
 ) -> None:
     missing = []
     for run in runs:
@@ -168,7 +168,7 @@ def _perform_missing(
             missing.append(run)
         else:
             sweep.records[run.key] = record
-            progress.advance(sweep.protocol.training.steps)
+            on_recalled()
     if missing:
         for run, record in perform(missing):
             memory.keep("run", key + run.key, record)

@@ -12,8 +12,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from calibration.protocol import Protocol, split_task
@@ -36,6 +37,7 @@ class WorkOrder:
     task_origin: str  # JSON, as `probes.tasks.reload_task` takes it
     protocol: Protocol
     threads: int = 1
+    saved: dict[str, str] = field(default_factory=dict)  # where trained weights go, by the run's key
 
 
 Finished = Iterator[tuple[Run, dict[str, Any]]]
@@ -119,7 +121,9 @@ def perform_order(order: WorkOrder, run: Run) -> dict[str, Any]:
 
     torch.set_num_threads(order.threads)
     policy, task = _loaded(order.model, order.device, order.dtype, order.trust_remote_code, order.task_origin)
-    return perform(policy, task, split_task(task, order.protocol), order.protocol, run)
+    file = order.saved.get(run.key)
+    split = split_task(task, order.protocol)
+    return perform(policy, task, split, order.protocol, run, save_to=Path(file) if file else None)
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,8 @@ import click
 _VERBS = {  # name: (module, one line for --help)
     "recommend": ("advisor.cli.recommend", "Say which layer of MODEL to train, with the evidence."),
     "probe": ("advisor.cli.probe", "Print the layer table of MODEL alone."),
+    "verify": ("advisor.cli.verify", "Train one layer of MODEL and say what that brings."),
+    "sweep": ("advisor.cli.sweep", "Train every layer of MODEL: the measured profile."),
     "tasks": ("advisor.cli.tasks", "List the built-in tasks and how to bring your own."),
     "probes": ("advisor.cli.probes", "List the probes with unit, sign, cost and source."),
     "env": ("advisor.cli.env", "Print versions and machine, for reports of problems."),
@@ -40,8 +42,8 @@ class _Verbs(click.Group):
 def cli() -> None:
     """Find out which transformer layer to train by reinforcement learning, before you spend the GPU time.
 
-    Results go to stdout, progress to stderr. Exit codes: 0 a recommendation, 1 the run failed, 2 wrong usage,
-    3 no layer can be told from another.
+    Results go to stdout, progress to stderr. Exit codes: 0 a recommendation or a confirmed pick, 1 the run failed,
+    2 wrong usage, 3 no layer can be told from another, or the pick is not confirmed.
     """
 
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from probes.tasks import Task
 
 
-def shared_options(function: Callable) -> Callable:
-    """Model, task, sampling, place of computation and output."""
-    options = [
-        click.argument("model"),
+def task_options(function: Callable) -> Callable:
+    """What the policy is asked and how it is scored."""
+    return _all(
+        function,
         click.option(
             "--task", "task_name", metavar="NAME", help="Built-in task or reasoning-gym:NAME ('advisor tasks')."
         ),
@@ -27,18 +27,13 @@ def shared_options(function: Callable) -> Callable:
         click.option("--data", metavar="FILE.jsonl", help="Your own prompts: rows with prompt, answer, other columns."),
         click.option("--reward", metavar="NAME", help="exact, number, or FILE.py:function with TRL's signature."),
         click.option(
-            "--effort", default="probe", show_default=True, metavar="static|probe", help="How much to measure."
-        ),
-        click.option(
             "--decoding",
             default="greedy",
             show_default=True,
             metavar="greedy|sampled",
             help="How the trained policy will be scored; it changes which layers are good.",
         ),
-        click.option("--groups", default=32, show_default=True, help="Prompt groups with reward spread to collect."),
         click.option("--group-size", default=8, show_default=True, help="Completions sampled for each prompt."),
-        click.option("--max-prompts", default=128, show_default=True, help="Stop drawing prompts here."),
         click.option("--temperature", default=1.0, show_default=True, help="Sampling temperature of the rollouts."),
         click.option("--max-new-tokens", type=int, help="Longest completion [default: what the first rollouts need]."),
         click.option(
@@ -49,6 +44,25 @@ def shared_options(function: Callable) -> Callable:
             help="auto: the chat template where the tokenizer has one.",
         ),
         click.option("--seed", default=0, show_default=True, help="Seed of prompts and sampling."),
+    )
+
+
+def probing_options(function: Callable) -> Callable:
+    """How much is measured without training."""
+    return _all(
+        function,
+        click.option(
+            "--effort", default="probe", show_default=True, metavar="static|probe", help="How much to measure."
+        ),
+        click.option("--groups", default=32, show_default=True, help="Prompt groups with reward spread to collect."),
+        click.option("--max-prompts", default=128, show_default=True, help="Stop drawing prompts here."),
+    )
+
+
+def model_options(function: Callable) -> Callable:
+    """How the model is loaded, and what is printed."""
+    return _all(
+        function,
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
         click.option(
             "--dtype",
@@ -60,7 +74,10 @@ def shared_options(function: Callable) -> Callable:
         click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
         click.option("--debug", is_flag=True, help="Show tracebacks."),
-    ]
+    )
+
+
+def _all(function: Callable, *options: Callable) -> Callable:
     for option in reversed(options):
         function = option(function)
     return function
@@ -70,7 +87,7 @@ def make_task(arguments: dict[str, Any]) -> "Task | None":
     """The task that the options describe; None at static effort, which uses none."""
     from probes.tasks import load_task
 
-    if arguments["effort"] == "static":
+    if arguments.get("effort") == "static":
         given = [flag for flag in ("task_name", "data", "reward", "task_config") if arguments[flag]]
         if given:
             flag = "--" + given[0].removesuffix("_name").replace("_", "-")
@@ -80,7 +97,7 @@ def make_task(arguments: dict[str, Any]) -> "Task | None":
         arguments["task_name"],
         data=arguments["data"],
         reward=arguments["reward"],
-        config=_parse_config(arguments["task_config"]),
+        config=parse_pairs(arguments["task_config"], "--task-config", "min_terms=2"),
         seed=arguments["seed"],
     )
 
@@ -94,22 +111,24 @@ def make_sampling(arguments: dict[str, Any]) -> "SamplingConfig":
 
 
 def default_folder(identity: dict[str, Any]) -> Path:
-    """``advisor-runs/MODEL-TASK-EFFORT-HASH``: the same command finds its own run again."""
+    """``advisor-runs/MODEL-TASK-WHAT-HASH``, what being effort or verb: the same command finds its own run again."""
     from advisor.subject import identity_hash
 
-    parts = (identity["model"], identity["task"], identity["effort"], identity_hash(identity))
+    what = identity.get("effort") or identity["kind"]
+    parts = (identity["model"], identity["task"], what, identity_hash(identity))
     name = "-".join(part.strip("/").split("/")[-1].replace(":", "-") for part in parts if part)
     return Path("advisor-runs") / name
 
 
-def _parse_config(pairs: tuple[str, ...]) -> dict[str, Any]:
-    config = {}
+def parse_pairs(pairs: tuple[str, ...], option: str, example: str) -> dict[str, Any]:
+    """KEY=VALUE pairs of `option`; values are JSON where they can be. Raises `UsageError` for anything else."""
+    found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError(f"--task-config '{pair}' is not KEY=VALUE, for example min_terms=2.")
+            raise UsageError(f"{option} '{pair}' is not KEY=VALUE, for example {example}.")
         try:
-            config[key] = json.loads(value)
+            found[key] = json.loads(value)
         except json.JSONDecodeError:
-            config[key] = value
-    return config
+            found[key] = value
+    return found

@@ -2,18 +2,22 @@
 
 import click
 
-from advisor.cli.options import make_sampling, make_task, shared_options
+from advisor.cli.options import make_sampling, make_task, model_options, probing_options, task_options
 
 
 @click.command(name="probe")
-@shared_options
+@click.argument("model")
+@task_options
+@probing_options
+@model_options
 @click.option("--probe", "probes", multiple=True, metavar="NAME", help="Only this probe (may be given again).")
 @click.option("--output-dir", metavar="DIR", help="Also write table.json and the journal there.")
 def command(model: str, probes: tuple[str, ...], output_dir: str | None, as_json: bool, **arguments) -> None:
     """Print the layer table of MODEL alone: every probe, every layer, no ranking."""
     from advisor.cli.progress import shown_progress
+    from advisor.forecast import forecast, guess_parameters
 
-    with shown_progress(model, arguments) as progress:
+    with shown_progress(forecast(guess_parameters(model), **arguments)) as progress:
         task, sampling = make_task(arguments), make_sampling(arguments)
         from advisor.survey import Options, survey
 

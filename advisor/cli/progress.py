@@ -3,13 +3,12 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from advisor.forecast import forecast, guess_parameters
+from advisor.processes import is_first
 from probes.progress import Progress
 
 _LINE_EVERY = 10.0  # seconds between lines in a log file
@@ -101,17 +100,18 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def shown_progress(model: str, arguments: dict[str, Any]) -> Iterator[ShownProgress]:
+def shown_progress(plan: Mapping[str, float]) -> Iterator[ShownProgress]:
     """A progress line that is gone when the work is done, with a time left before torch is even loaded.
 
-    `model` and `arguments` are the command line's; libraries' own bars and chatter are silenced.
+    `plan` is the first forecast of seconds by stage; libraries' own bars and chatter are silenced. Of several processes
+    of one run only the first is heard.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not is_first())
     progress = ShownProgress(console)
     if console.is_terminal:
         progress.bar.start()
     try:
-        progress.plan(forecast(guess_parameters(model), **arguments))
+        progress.plan(plan)
         progress.begin("start", 1)
         _silence_libraries()
         yield progress

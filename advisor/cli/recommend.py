@@ -4,11 +4,14 @@ import sys
 
 import click
 
-from advisor.cli.options import default_folder, make_sampling, make_task, shared_options
+from advisor.cli.options import default_folder, make_sampling, make_task, model_options, probing_options, task_options
 
 
 @click.command(name="recommend")
-@shared_options
+@click.argument("model")
+@task_options
+@probing_options
+@model_options
 @click.option("--output-dir", metavar="DIR", help="Where results go [default: a folder of its own in advisor-runs].")
 def command(model: str, output_dir: str | None, as_json: bool, **arguments) -> None:
     """Say which layer of MODEL to train, with the evidence.
@@ -16,8 +19,9 @@ def command(model: str, output_dir: str | None, as_json: bool, **arguments) -> N
     MODEL is a hub name, a local folder, a GGUF file, or smollm2-135m (the packaged default).
     """
     from advisor.cli.progress import shown_progress
+    from advisor.forecast import forecast, guess_parameters
 
-    with shown_progress(model, arguments) as progress:
+    with shown_progress(forecast(guess_parameters(model), **arguments)) as progress:
         task, sampling = make_task(arguments), make_sampling(arguments)
         from advisor.pipeline import recommend
 

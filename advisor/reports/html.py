@@ -11,15 +11,10 @@ if TYPE_CHECKING:
 
 def html_report(recommendation: "Recommendation") -> str:
     """The whole report."""
-    from jinja2 import Environment, PackageLoader
-
     rec = recommendation
-    environment = Environment(
-        loader=PackageLoader("advisor", "reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": wording.number, "vote": wording.vote}
     ranked = rec.verdict.has_ranking
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         rec=rec,
         layers=[rec.layers[k] for k in rec.ranking.order] if ranked else [],
         headline=wording.headline(rec),
@@ -32,3 +27,14 @@ def html_report(recommendation: "Recommendation") -> str:
         decoding=rec.protocol["decoding"],
         depth_correlation=depth_correlation,
     )
+
+
+def render(template: str, **values) -> str:
+    """A template of this folder with every value escaped."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("advisor", "reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": wording.number, "vote": wording.vote}
+    return environment.get_template(template).render(**values)

@@ -54,6 +54,53 @@ def spread_plot(rec: "Recommendation") -> str | None:
     return _svg(figure, "Reward spread over prompt groups")
 
 
+def contribution_plot(results: dict, pick: tuple[int, ...] | None) -> str | None:
+    """Gain of each single layer with its 90 % interval over depth, and of all parameters as a line; None if empty."""
+    layers = [r for r in results.values() if r.layers and len(r.layers) == 1 and r.gain is not None]
+    full = results.get("full")
+    if not layers:
+        return None
+    figure, axes = _figure(7.2, 2.8)
+    axes.axhline(0, color=_INK, linewidth=0.6)
+    for r in layers:
+        chosen, gain = r.layers == pick, r.gain
+        colour = _ACCENT if chosen else _INK
+        axes.plot([r.layers[0]] * 2, [gain.low, gain.high], color=colour, linewidth=2.4 if chosen else 1.2)
+        axes.plot(r.layers[0], gain.value, "D" if chosen else "o", color=colour, markersize=7 if chosen else 4.5)
+        if chosen:
+            place = {"ha": "center", "va": "bottom", "fontweight": "bold"}
+            axes.annotate("pick", (r.layers[0], gain.high), color=_INK, **place)
+    if full is not None and full.gain is not None:
+        axes.axhline(full.gain.value, color=_INK, linewidth=1.1, linestyle="--", label="all parameters")
+        axes.axhspan(full.gain.low, full.gain.high, color=_SOFT, alpha=0.35, linewidth=0)
+        axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=_INK)
+    axes.set(xlabel="layer", ylabel="gain in held-out score")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.margins(y=0.15)
+    return _svg(figure, "Gain of every trained layer")
+
+
+def curves_plot(curves: dict[str, list[list[float]]], pick: str | None) -> str | None:
+    """Mean reward in training over steps of each arm, mean over its runs; the pick in colour. None if empty."""
+    if not curves:
+        return None
+    figure, axes = _figure(7.2, 2.8)
+    styles = ("-", "--", ":", "-.")
+    plain = 0
+    for arm, runs in curves.items():
+        steps = min(map(len, runs))
+        mean = np.nanmean(np.array([run[:steps] for run in runs], dtype=float), 0)
+        look = {"color": _ACCENT, "linewidth": 2.4}
+        if arm != pick:
+            look = {"color": _INK, "linewidth": 1.1, "linestyle": styles[plain % len(styles)], "alpha": 0.85}
+            plain += 1
+        axes.plot(np.arange(1, steps + 1), mean, label=arm + (" (pick)" if arm == pick else ""), **look)
+    axes.set(xlabel="step", ylabel="reward in training")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor=_INK)
+    return _svg(figure, "Learning curves")
+
+
 def _profile(name: str, values: np.ndarray, unit: str, pick: list[int]) -> str:
     figure, axes = _figure(3.4, 1.9)
     x = np.arange(len(values))

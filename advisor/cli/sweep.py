@@ -1,0 +1,40 @@
+"""`advisor sweep`"""
+
+import click
+
+from advisor.cli.options import default_folder, make_task, model_options, task_options
+from advisor.cli.training_options import make_options, parse_layers, training_options, worker_options
+from advisor.cli.verify import finish
+
+
+@click.command(name="sweep")
+@click.argument("model")
+@click.option("--layers", metavar="K,K,...", help="Only these layers, for example 0,4,8 or 3-6 [default: every layer].")
+@task_options
+@training_options
+@worker_options
+@model_options
+@click.option("--output-dir", metavar="DIR", help="Where results go [default: a folder of its own in advisor-runs].")
+def command(model: str, layers: str | None, output_dir: str | None, as_json: bool, **arguments) -> None:
+    """Train every layer of MODEL by RL, every seed at every rate: the measured profile.
+
+    Exit code 0 with a profile, 3 where full-parameter training shows no gain to have a share of.
+    """
+    from advisor.cli.progress import shown_progress
+
+    chosen = parse_layers(layers, "--layers") if layers else None
+    with shown_progress({"start": 4.0}) as progress:
+        task = make_task(arguments)
+        from advisor.sweeping import sweep
+
+        options = make_options({**arguments, "rate_by": "every_seed"})
+        result = sweep(
+            model,
+            None,
+            task,
+            layers=chosen,
+            options=options,
+            output_dir=output_dir or default_folder,
+            progress=progress,
+        )
+    finish(result, as_json)

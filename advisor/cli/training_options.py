@@ -1,0 +1,139 @@
+"""Options of the verbs that train (`verify`, `sweep`, `recommend --verify`), and how they become objects."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from probes.errors import UsageError
+
+if TYPE_CHECKING:
+    from advisor.measuring import MeasuringOptions
+
+
+def training_options(function: Callable) -> Callable:
+    """Protocol, budget and place of training runs."""
+    options = [
+        click.option("--steps", default=30, show_default=True, help="Training steps of each run."),
+        click.option("--seeds", default=3, show_default=True, help="Training seeds of each arm."),
+        click.option(
+            "--learning-rates",
+            default="3e-5,1e-4,3e-4",
+            show_default=True,
+            metavar="A,B,...",
+            help="Rates tried; each arm takes the one that scores best on validation prompts.",
+        ),
+        click.option(
+            "--algorithm", default="grpo", show_default=True, metavar="grpo|dr_grpo", help="The RL algorithm."
+        ),
+        click.option("--prompts-per-step", default=16, show_default=True, help="Prompts of one step."),
+        click.option("--kl", default=0.0, show_default=True, help="Weight of the divergence from the base policy."),
+        click.option(
+            "--updates-per-batch", default=1, show_default=True, help="Passes over each batch of completions."
+        ),
+        click.option("--warmup-steps", default=2, show_default=True, help="Steps until the full rate."),
+        click.option("--gradient-checkpointing", is_flag=True, help="Less memory for more time."),
+        click.option("--held-out", default=256, show_default=True, help="Score on at most so many held-out prompts."),
+        click.option("--validation", default=64, show_default=True, help="Prompts that learning rates are chosen on."),
+        click.option(
+            "--interval-width",
+            default=0.3,
+            show_default=True,
+            help="Widest 90 % interval of a score that the held-out prompts may give (rewards from 0 to 1).",
+        ),
+        click.option(
+            "--reference",
+            default="full",
+            show_default=True,
+            metavar="full|none",
+            help="none: skip full-parameter training and report the gain over the base alone.",
+        ),
+        click.option("--budget", metavar="TIME", help="Take fewer steps so that all runs fit: 90s, 30m, 2h."),
+        click.option(
+            "--engine", default="native", show_default=True, metavar="native|trl", help="trl: TRL's GRPOTrainer."
+        ),
+        click.option(
+            "--trl-option", "trl_options", multiple=True, metavar="KEY=VALUE", help="A field of TRL's GRPOConfig."
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def worker_options(function: Callable) -> Callable:
+    """Where runs are performed."""
+    function = click.option(
+        "--ray",
+        is_flag=False,
+        flag_value="local",
+        metavar="[ADDRESS]",
+        help="Spread the runs over a Ray cluster; without an address, over one of --workers on this machine.",
+    )(function)
+    return click.option(
+        "--workers", default=1, show_default=True, help="Processes that train at the same time, each with its own copy."
+    )(function)
+
+
+def make_options(arguments: dict[str, Any]) -> "MeasuringOptions":
+    """The measuring options that the command line describes."""
+    from advisor.cli.options import parse_pairs
+    from advisor.measuring import MeasuringOptions
+    from calibration.protocol import Protocol
+    from probes.training import TrainingConfig
+
+    names = ("algorithm", "steps", "prompts_per_step", "group_size", "kl", "updates_per_batch", "warmup_steps")
+    names += ("temperature", "prompt_style", "seed", "gradient_checkpointing")
+    training = TrainingConfig(**{name: arguments[name] for name in names})
+    protocol = Protocol(
+        training,
+        learning_rates=_rates(arguments["learning_rates"]),
+        seeds=arguments["seeds"],
+        rate_by=arguments.get("rate_by", "first_seed"),
+        decoding=arguments["decoding"],
+        held_out=arguments["held_out"],
+        validation=arguments["validation"],
+        engine=arguments["engine"],
+    )
+    return MeasuringOptions(
+        protocol,
+        max_new_tokens=arguments["max_new_tokens"],
+        reference=arguments["reference"],
+        budget=_seconds(arguments["budget"]),
+        interval_width=arguments["interval_width"],
+        workers=arguments.get("workers", 1),
+        ray=arguments.get("ray"),
+        device=arguments["device"],
+        dtype=arguments["dtype"],
+        trust_remote_code=arguments["trust_remote_code"],
+        engine_options=parse_pairs(arguments["trl_options"], "--trl-option", "use_vllm=true"),
+    )
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        rates = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError(f"--learning-rates '{text}' is not a list of numbers, for example 3e-5,1e-4.") from error
+    return tuple(sorted(set(rates)))
+
+
+def parse_layers(text: str, option: str) -> list[int]:
+    """Layer indices from "0,4,8" or "3-6". Raises `UsageError` for anything else."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match:
+            raise UsageError(f"{option} '{text}' is not a list of layers: write numbers, for example 0,4,8 or 3-6.")
+        found += range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1)
+    return found
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if not match:
+        raise UsageError(f"--budget '{text}' is not a time: write a number with s, m or h, for example 30m.")
+    return float(match.group(1)) * {"s": 1, "m": 60, "h": 3600}[match.group(2)]

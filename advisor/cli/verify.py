@@ -1,0 +1,106 @@
+"""`advisor verify`"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from advisor.cli.options import default_folder, make_task, model_options, task_options
+from advisor.cli.training_options import make_options, parse_layers, training_options, worker_options
+from probes.errors import UsageError
+
+if TYPE_CHECKING:
+    from advisor.contributions import Contributions
+
+_INHERITED = ("decoding", "group_size", "temperature", "max_new_tokens", "prompt_style", "seed")
+
+
+@click.command(name="verify")
+@click.argument("model", required=False)
+@click.option("--layer", metavar="K", help="The layer to prove; several (11,12 or 3-6) are trained together.")
+@click.option("--from", "source", metavar="DIR", help="Prove the pick of the recommendation in DIR.")
+@click.option("--also", metavar="K,K,...", help="More layers to train beside it.")
+@task_options
+@training_options
+@worker_options
+@model_options
+@click.option("--output-dir", metavar="DIR", help="Where results go [default: a folder of its own in advisor-runs].")
+@click.pass_context
+def command(
+    context: click.Context,
+    model: str | None,
+    layer: str | None,
+    source: str | None,
+    also: str | None,
+    output_dir: str | None,
+    as_json: bool,
+    **arguments,
+) -> None:
+    """Train one layer of MODEL by RL and say what that brings, beside the middle layer and all parameters.
+
+    Exit code 0 where the pick is confirmed, 3 where it is not.
+    """
+    from advisor.cli.progress import shown_progress
+
+    if (source is None) == (layer is None):
+        raise UsageError("Say what to prove: --layer K with a MODEL, or --from DIR with the pick of a recommendation.")
+    if source is None and model is None:
+        raise UsageError("MODEL is missing: a hub name, a folder, a GGUF file, or smollm2-135m.")
+    picks = None if layer is None else parse_layers(layer, "--layer")
+    more = parse_layers(also, "--also") if also else []
+    with shown_progress({"start": 4.0}) as progress:
+        if source is not None:
+            model, picks, task = _recommended(source, model, context, arguments)
+            output_dir = output_dir or str(Path(source).expanduser() / "verification")
+        else:
+            task = make_task(arguments)
+        from advisor.verification import verify
+
+        options = make_options(arguments)
+        result = verify(
+            model,
+            None,
+            task,
+            layer=picks,
+            also=more,
+            options=options,
+            output_dir=output_dir or default_folder,
+            progress=progress,
+        )
+    finish(result, as_json)
+
+
+def finish(result: "Contributions", as_json: bool) -> None:
+    """Print a verification or sweep and end with its exit code; only the first of several processes prints."""
+    from advisor.processes import is_first
+
+    if is_first():
+        if as_json:
+            import json
+
+            click.echo(json.dumps(result.as_dict(), indent=1, allow_nan=False, ensure_ascii=False))
+        else:
+            from rich.console import Console
+
+            from advisor.reports.contributions import print_contributions
+
+            print_contributions(result, Console())
+        if result.folder:
+            click.echo(f"Report: {result.folder / 'report.html'}", err=True)
+    if not result.proven:
+        sys.exit(3)
+
+
+def _recommended(source: str, model: str | None, context: click.Context, arguments: dict[str, Any]):
+    """Model, pick and task of an earlier recommendation; its protocol stands where the command line says nothing."""
+    from advisor.verification import read_recommendation, task_of
+
+    found = read_recommendation(source)
+    for name in _INHERITED:
+        given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if not given and found["protocol"].get(name) is not None:
+            arguments[name] = found["protocol"][name]
+    told = any(arguments[name] for name in ("task_name", "data", "reward", "task_config"))
+    return model or found["model"]["name"], found["pick"], make_task(arguments) if told else task_of(found)

@@ -1,0 +1,138 @@
+"""Measured contributions as data: what `verify` and `sweep` return and write."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advisor.decision import Verdict
+from advisor.store import SCHEMA_VERSION
+from calibration.contribution import Estimate, Scores
+from calibration.runs import FULL, arm_name
+from calibration.sweep import ArmResult, Sweep
+from probes.registry import DECODINGS
+
+PROVEN = ("confirmed", "measured")  # the verdicts that answer the question with yes
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What training each arm brought, against the base policy and full-parameter training.
+
+    ``kind`` is "verification" or "sweep". ``roles`` say what each arm is for, by arm name ("layer 17": ["pick"]).
+    ``sweep`` is None where the verdict came before any training. ``saved`` is the file with the pick's trained weights,
+    for `advisor.load_layers`.
+    """
+
+    kind: str
+    model: dict[str, Any]
+    task: dict[str, Any]
+    protocol: dict[str, Any]
+    reference: str
+    verdict: Verdict
+    roles: dict[str, list[str]]
+    base: dict[str, Any] | None
+    sweep: Sweep | None
+    cost: dict[str, Any]
+    folder: Path | None = None
+    saved: Path | None = None
+
+    @property
+    def decoding(self) -> str:
+        return self.protocol["decoding"]
+
+    @property
+    def proven(self) -> bool:
+        """Whether the verdict is yes."""
+        return self.verdict.kind in PROVEN
+
+    def results(self, decoding: str | None = None) -> dict[str, ArmResult]:
+        """Every arm's result under `decoding` (None: the protocol's), in stack order, full-parameter training last."""
+        found = self.sweep.results(decoding or self.decoding) if self.sweep else {}
+        return dict(sorted(found.items(), key=lambda item: (item[1].layers is None, item[1].layers or ())))
+
+    def scores(self, decoding: str | None = None) -> Scores | None:
+        return self.sweep.scores(decoding or self.decoding) if self.sweep else None
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """Every run, in the order of arms, rates and seeds, without its scores on single prompts."""
+        if self.sweep is None:
+            return []
+        leave_out = ("held_out", "curve")
+        return [
+            {k: v for k, v in record.items() if k not in leave_out}
+            | {"rewards": [step["reward"] for step in record["curve"]]}
+            for record in sorted(
+                self.sweep.records.values(),
+                key=lambda r: (r["layers"] is None, r["layers"] or [], r["rate"], r["seed"]),
+            )
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of ``verification.json`` or ``sweep.json``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": self.kind,
+            "model": self.model,
+            "task": self.task,
+            "protocol": self.protocol,
+            "reference": self.reference,
+            "verdict": {"kind": self.verdict.kind, "text": self.verdict.text},
+            **({decoding: self._under(decoding) for decoding in DECODINGS} if self.sweep else {}),
+            "runs": self.runs,
+            "saved": self.saved and self.saved.name,
+            "cost": self.cost,
+        }
+
+    def report(self, folder: str | Path) -> None:
+        """Write ``verification.json`` (or ``sweep.json``), ``report.md`` and ``report.html`` into `folder`."""
+        from advisor.reports import write_contributions
+
+        write_contributions(self, Path(folder))
+
+    def _under(self, decoding: str) -> dict[str, Any]:
+        results, scores = self.results(decoding), self.scores(decoding)
+        arms = {name: _arm(result, self.roles[name]) for name, result in results.items()}
+        full = arms.pop(FULL, None)
+        return {
+            "base": _ends(scores.score(None), "score"),
+            "held_out_prompts": scores.n_prompts,
+            "full": full,
+            "layers": list(arms.values()),
+            "seed_agreement": self.sweep.seed_agreement(decoding),
+        }
+
+
+def roles_of(arms: Sequence[tuple[str, tuple[int, ...] | None]]) -> dict[str, list[str]]:
+    """Roles by arm name; one arm may have several."""
+    roles: dict[str, list[str]] = {}
+    for role, layers in arms:
+        roles.setdefault(arm_name(layers), []).append(role)
+    return roles
+
+
+def _arm(result: ArmResult, roles: list[str]) -> dict[str, Any]:
+    layers = result.layers
+    return {
+        "layer": None if layers is None else layers[0] if len(layers) == 1 else list(layers),
+        "role": ", ".join(roles),
+        **_ends(result.score, "score"),
+        **_ends(result.gain, "gain"),
+        "contribution": result.contribution and _round(result.contribution.value),
+        "low": result.contribution and _round(result.contribution.low),
+        "high": result.contribution and _round(result.contribution.high),
+        "learning_rate": result.learning_rate,
+        "seeds": result.seeds,
+        "score_by_seed": [_round(value) for value in result.by_seed],
+        "failures": result.failures,
+    }
+
+
+def _ends(estimate: Estimate | None, name: str) -> dict[str, float | None]:
+    values = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), map(_round, values), strict=True))
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 6)

@@ -1,0 +1,362 @@
+"""From a model, a task and some arms to measured contributions: the part that `verify` and `sweep` share."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from math import floor
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from advisor.contributions import Contributions, roles_of
+from advisor.decision import MIN_GROUPS, Verdict, judge_base, judge_reward
+from advisor.forecast import forecast_training
+from advisor.processes import SharedMemory, agreed, is_first, n_processes
+from advisor.store import RunFolder
+from advisor.subject import Subject
+from calibration.contribution import interval_width, prompts_needed
+from calibration.protocol import Protocol, Split, split_task
+from calibration.runs import Run, arm_name, perform, score_both
+from calibration.sweep import Sweep, count_runs, measure_contributions
+from calibration.workers import WorkOrder, in_processes, on_ray
+from probes.errors import UsageError, unknown_name
+from probes.memory import Memory
+from probes.policy import Policy
+from probes.progress import Progress
+from probes.rollouts import SamplingConfig, collect_rollouts
+from probes.tasks import Task, load_task
+from probes.training.trainer import Trainer, check_layers
+
+REFERENCES = ("full", "none")
+_CHECKED_PROMPTS = 64  # looked at for reward spread before anything is trained
+_SCORING_STEPS = 1.0  # scoring both decodings, in steps of training; only for the time left
+
+Arms = list[tuple[str, tuple[int, ...] | None]]  # (role, layers); layers None is full-parameter training
+OutputDir = str | Path | Callable[[dict[str, Any]], Path] | None
+
+
+@dataclass(frozen=True)
+class MeasuringOptions:
+    """How contributions are measured, besides the protocol.
+
+    ``max_new_tokens`` None is chosen from a first few completions. ``budget`` in seconds bounds the whole run by taking
+    fewer steps than the protocol's. ``interval_width`` is the widest 90 % interval of a score (for rewards from 0 to 1)
+    that the held-out prompts may give. With ``workers`` above 1 a pool of processes trains, with ``ray`` (an address,
+    or "local") a Ray cluster. ``engine_options`` are fields of TRL's GRPOConfig.
+    """
+
+    protocol: Protocol = field(default_factory=Protocol)
+    max_new_tokens: int | None = None
+    reference: str = "full"
+    budget: float | None = None
+    interval_width: float = 0.3
+    workers: int = 1
+    ray: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    engine_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.reference not in REFERENCES:
+            raise unknown_name("reference", self.reference, REFERENCES, "Pass one of these as --reference.")
+        if self.budget is not None and self.budget <= 0:
+            raise UsageError(f"The budget {self.budget:g} s is not allowed: it must be above 0.")
+        if not 0 < self.interval_width < 2:
+            raise UsageError(f"The interval width {self.interval_width:g} is not allowed: it must be from 0 to 2.")
+        if self.workers < 1:
+            raise UsageError(f"{self.workers} workers are not allowed: there must be at least 1.")
+        if self.engine_options and self.protocol.engine != "trl":
+            raise UsageError("Options for TRL need --engine trl.")
+        if self.protocol.engine == "trl" and self.in_workers:
+            raise UsageError("The engine 'trl' trains in one place: start it with accelerate launch, without workers.")
+        if n_processes() > 1 and self.protocol.engine != "trl":
+            raise UsageError("Several processes train together only with --engine trl.")
+
+    @property
+    def in_workers(self) -> bool:
+        return self.workers > 1 or self.ray is not None
+
+
+def measure_arms(
+    kind: str,
+    model: str | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | str | None,
+    arms_of: Callable[[int], Arms],
+    judge: Callable[[Contributions], Verdict],
+    options: MeasuringOptions,
+    output_dir: OutputDir = None,
+    progress: Progress | None = None,
+    asked: dict[str, Any] | None = None,
+) -> Contributions:
+    """Train and score every arm; cheap checks come before anything slow.
+
+    `arms_of` says which layers play which role in a stack of so many layers, `judge` the verdict, `asked` is what else
+    tells this run from others. Reports are written where there is an `output_dir`. Raises `UsageError` for bad input
+    and `RunError` where the run breaks; a given model is as found afterwards.
+    """
+    progress = progress or Progress()
+    protocol = options.protocol
+    task = load_task(task, seed=protocol.training.seed) if isinstance(task, str | None) else task
+    split = split_task(task, protocol)
+    _check_held_out(split, options.interval_width)
+    place = {"device": options.device, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
+    subject = Subject(model, tokenizer, **place, progress=progress)
+    if options.in_workers and subject.files is None:
+        raise UsageError("A model in memory cannot be sent to workers: give it by name or folder, or workers=1.")
+    progress.plan(forecast_training(subject.n_parameters, protocol, options.max_new_tokens, len(arms_of(2))))
+    identity = _identity(kind, subject, task, options, asked or {})
+    target = output_dir(identity) if callable(output_dir) else output_dir
+    folder = RunFolder(target, identity) if target is not None and is_first() else None
+    with folder or nullcontext():
+        if folder and folder.resumed:
+            progress.note(f"going on with the run in {folder.path}")
+        memory = SharedMemory(folder or Memory()) if n_processes() > 1 else folder or Memory()
+        measuring = _Measuring(kind, subject, task, split, options, memory, folder, progress)
+        result = measuring.run(arms_of, judge)
+        if folder is not None:
+            result.report(folder.path)
+    return result
+
+
+class _Measuring:
+    """One run of `measure_arms`, stage by stage."""
+
+    def __init__(
+        self,
+        kind: str,
+        subject: Subject,
+        task: Task,
+        split: Split,
+        options: MeasuringOptions,
+        memory: Memory,
+        folder: RunFolder | None,
+        progress: Progress,
+    ) -> None:
+        self.kind, self.subject, self.task, self.split, self.options = kind, subject, task, split, options
+        self.memory, self.folder, self.progress = memory, folder, progress
+        self.protocol = options.protocol
+        self.key = task.reward_fingerprint()[:8] + ", "
+        self.start = time.perf_counter()
+
+    def run(self, arms_of: Callable[[int], Arms], judge: Callable[[Contributions], Verdict]) -> Contributions:
+        policy = self.subject.policy(self.progress)
+        arms = arms_of(policy.n_layers)
+        for _, layers in arms:
+            if layers is not None:
+                check_layers(layers, policy.n_layers)
+        verdict = self._look_at_rewards(policy)
+        base, scoring = self._score_base(policy)
+        solved = judge_base(base["held_out"][self.protocol.decoding], self.protocol.decoding, self.task.max_reward)
+        verdict = verdict or solved
+        sweep = saved = None
+        distinct = list(dict.fromkeys(layers for _, layers in arms))
+        if verdict is None:
+            if self.options.budget is not None:
+                self._fit_budget(policy, distinct, scoring)
+            pick = dict(arms).get("pick") if self.folder else None
+            sweep = self._train(policy, distinct, pick, base)
+            saved = self._keep_best(sweep, pick)
+        result = Contributions(
+            kind=self.kind,
+            model=self.subject.facts(),
+            task={
+                "name": self.task.name,
+                "reward": self.task.reward_name,
+                "train_prompts": len(self.split.train),
+                "validation_prompts": len(self.split.validation),
+                "held_out_prompts": len(self.split.held_out),
+                "origin": self.task.origin,
+            },
+            protocol=self.protocol.as_dict(),
+            reference=self.options.reference,
+            verdict=verdict or Verdict("measured", ""),
+            roles=roles_of(arms),
+            base=base,
+            sweep=sweep,
+            cost={"seconds": self._whole_cost()},
+            folder=self.folder and self.folder.path,
+            saved=saved,
+        )
+        return result if verdict else replace(result, verdict=judge(result))
+
+    def _look_at_rewards(self, policy: Policy) -> Verdict | None:
+        """How long answers are, and whether the base policy's completions differ in reward at all."""
+        training = self.protocol.training
+        config = SamplingConfig(
+            groups=MIN_GROUPS,
+            group_size=training.group_size,
+            max_prompts=_CHECKED_PROMPTS,
+            temperature=training.temperature,
+            max_new_tokens=self.options.max_new_tokens,
+            prompt_style=training.prompt_style,
+            seed=training.seed,
+        )
+        task = replace(self.task, train=self.split.train, held_out=[])
+        rollouts = collect_rollouts(policy, task, config, self.progress, self.memory)
+        self.protocol = replace(self.protocol, training=replace(training, max_new_tokens=rollouts.max_new_tokens))
+        return judge_reward(rollouts, None, self.protocol.decoding, self.task.max_reward)
+
+    def _score_base(self, policy: Policy) -> tuple[dict[str, Any], float]:
+        """The base policy's record, and the seconds that scoring takes."""
+        found = self.memory.recall("base", self.key)
+        if found is None:
+            self.progress.begin("score the base policy", 1)
+            start = time.perf_counter()
+            record = score_both(policy, self.task, self.split, self.protocol, self.protocol.training.max_new_tokens)
+            found = {"record": record, "seconds": time.perf_counter() - start}
+            self.memory.keep("base", self.key, found)
+            self.progress.advance()
+        return found["record"], found["seconds"]
+
+    def _fit_budget(self, policy: Policy, arms: Sequence[tuple[int, ...] | None], scoring: float) -> None:
+        """Take as many steps as the budget allows, judged by one step of each arm (tried and undone)."""
+        steps = self.memory.recall("steps", self.key)
+        if steps is None:
+            self.progress.begin("time one step of each arm", len(arms))
+            config = replace(self.protocol.training, learning_rate=min(self.protocol.learning_rates))
+            seconds = []
+            for layers in arms:
+                with Trainer(policy, self.task, config, layers=layers, rows=self.split.train) as trainer:
+                    seconds.append(trainer.step().seconds)
+                self.progress.advance()
+            runs_an_arm = count_runs(self.protocol, 1)
+            n_runs = runs_an_arm * len(arms)
+            spent = time.perf_counter() - self.start
+            left = (self.options.budget - spent) * self.options.workers - n_runs * scoring
+            possible = floor(left / (runs_an_arm * sum(seconds)))
+            if possible < 1:
+                least = spent + n_runs * (scoring + sum(seconds) / len(seconds)) / self.options.workers
+                raise UsageError(
+                    f"The budget of {self.options.budget:.0f} s is too small for one step of each of the {n_runs} "
+                    f"runs: that takes about {least:.0f} s. Raise --budget, or use fewer --seeds or --learning-rates."
+                )
+            steps = agreed(min(possible, self.protocol.training.steps))
+            self.memory.keep("steps", self.key, steps)
+        training = self.protocol.training
+        warmup = min(training.warmup_steps, max(0, steps // 5))
+        self.protocol = replace(self.protocol, training=replace(training, steps=steps, warmup_steps=warmup))
+        self.progress.note(f"the budget allows {steps} steps a run")
+
+    def _train(
+        self,
+        policy: Policy,
+        arms: Sequence[tuple[int, ...] | None],
+        kept: tuple[int, ...] | None,
+        base: dict[str, Any],
+    ) -> Sweep:
+        steps = self.protocol.training.steps + _SCORING_STEPS
+        self.progress.begin("train", count_runs(self.protocol, len(arms)) * steps)
+        return measure_contributions(
+            self.protocol,
+            arms,
+            base,
+            self._workers(policy, kept, steps),
+            memory=self.memory,
+            on_recalled=lambda: self.progress.advance(steps),
+            key=self.key,
+        )
+
+    def _workers(self, policy: Policy, kept: tuple[int, ...] | None, steps: float) -> Callable:
+        """Performs runs here, in a pool or on Ray; trained weights of the arm `kept` are saved."""
+        options = self.options
+
+        def here(runs: Sequence[Run]):
+            for i, run in enumerate(runs, start=1):
+                self.progress.note(f"run {i} of {len(runs)}: {run.key}")
+                yield (
+                    run,
+                    perform(
+                        policy,
+                        self.task,
+                        self.split,
+                        self.protocol,
+                        run,
+                        save_to=self._file_of(run) if kept is not None and run.layers == kept else None,
+                        on_step=self.progress.advance,
+                        engine_options=options.engine_options,
+                    ),
+                )
+                self.progress.advance(_SCORING_STEPS)
+
+        def elsewhere(runs: Sequence[Run]):
+            order = WorkOrder(
+                model=str(self.subject.files.name),
+                device=options.device,
+                dtype=options.dtype,
+                trust_remote_code=options.trust_remote_code,
+                task_origin=json.dumps(self.task.origin),
+                protocol=self.protocol,
+                threads=max(1, (os.cpu_count() or 1) // options.workers),
+                saved={run.key: str(self._file_of(run)) for run in runs if kept is not None and run.layers == kept},
+            )
+            work = on_ray(options.ray, options.workers) if options.ray else in_processes(options.workers)
+            for run, record in work(order, runs):
+                self.progress.advance(steps)
+                yield run, record
+
+        return elsewhere if options.in_workers else here
+
+    def _file_of(self, run: Run) -> Path:
+        name = f"{run.arm.replace(' ', '-')}-seed-{run.seed}-rate-{run.learning_rate:g}.safetensors"
+        return self.folder.path / "trained" / name
+
+    def _keep_best(self, sweep: Sweep, pick: tuple[int, ...] | None) -> Path | None:
+        """Of the pick's runs, keep the weights of the one that scores best on validation prompts."""
+        if pick is None:
+            return None
+        final = self.folder.path / "trained" / f"{arm_name(pick).replace(' ', '-')}.safetensors"
+        good = [r for r in sweep.runs_of(pick) if r["failed"] is None]
+        if not good:
+            return None
+        best = max(good, key=lambda r: r["validation"][self.protocol.decoding])
+        found = self._file_of(Run(pick, best["seed"], best["rate"]))
+        if found.exists():
+            shutil.move(found, final)
+        for other in final.parent.glob(f"{final.stem}-seed-*.safetensors"):
+            other.unlink()
+        return final if final.exists() else None
+
+    def _whole_cost(self) -> float:
+        """Seconds of the whole run when it was first finished; running a finished one again costs little."""
+        seconds = self.memory.recall("cost", self.key)
+        if seconds is None:
+            seconds = round(time.perf_counter() - self.start, 3)
+            self.memory.keep("cost", self.key, seconds)
+        return seconds
+
+
+def _check_held_out(split: Split, width: float) -> None:
+    n, needed = len(split.held_out), prompts_needed(width)
+    if n < needed:
+        raise UsageError(
+            f"{n} held-out prompts are too few: a score's 90 % interval would be up to {interval_width(max(1, n)):.2f} "
+            f"wide (for rewards from 0 to 1); a width of {width:g} takes {needed} prompts, 0.2 takes "
+            f"{prompts_needed(0.2)}, 0.1 takes {prompts_needed(0.1)}. Give more data, or a larger --interval-width."
+        )
+
+
+def _identity(
+    kind: str, subject: Subject, task: Task, options: MeasuringOptions, asked: dict[str, Any]
+) -> dict[str, Any]:
+    """What makes two runs the same. The reward is left out: mending it must not lose the sampled completions."""
+    protocol = options.protocol.as_dict()
+    if options.max_new_tokens is None:
+        protocol["max_new_tokens"] = None
+    return subject.identity() | {
+        "kind": kind,
+        "task": task.name,
+        "task_origin": {k: v for k, v in task.origin.items() if k != "reward"},
+        "task_fingerprint": task.fingerprint(),
+        "protocol": protocol,
+        "reference": options.reference,
+        "budget": options.budget,
+        "engine_options": options.engine_options,
+        **asked,
+    }

@@ -1,0 +1,70 @@
+"""Prove a pick: full single-layer RL against the base policy, full-parameter RL and the middle layer."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from advisor.contributions import Contributions
+from advisor.decision import judge_pick
+from advisor.measuring import Arms, MeasuringOptions, OutputDir, measure_arms
+from probes.errors import UsageError
+from probes.progress import Progress
+from probes.tasks import Task, reload_task
+
+
+def verify(
+    model: str | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    task: Task | str | None = None,
+    *,
+    layer: int | Sequence[int],
+    also: Sequence[int] = (),
+    options: MeasuringOptions | None = None,
+    output_dir: OutputDir = None,
+    progress: Progress | None = None,
+) -> Contributions:
+    """Train `layer` (several are trained together) and say what that brings, with a 90 % interval and a verdict.
+
+    Beside it run the middle layer by position, every layer of `also`, and full-parameter training (unless the reference
+    is "none"). The model is left as found; with `output_dir` finished runs are kept there, and a run that was stopped
+    goes on. Cost: arms x (rates + seeds - 1) training runs. Raises `UsageError` for bad input, `RunError` where the
+    run breaks.
+    """
+    options = options or MeasuringOptions()
+    pick = (layer,) if isinstance(layer, int) else tuple(sorted(set(layer)))
+
+    def arms_of(n_layers: int) -> Arms:
+        arms: Arms = [("pick", pick), ("middle", (n_layers // 2,)), *(("also", (k,)) for k in also)]
+        return arms + ([("full", None)] if options.reference == "full" else [])
+
+    asked = {"layer": list(pick), "also": sorted(set(also))}
+    return measure_arms(
+        "verification", model, tokenizer, task, arms_of, judge_pick, options, output_dir, progress, asked
+    )
+
+
+def read_recommendation(folder: str | Path) -> dict[str, Any]:
+    """The content of ``ranking.json`` in a recommendation's folder. Raises `UsageError` where it has no pick."""
+    file = Path(folder).expanduser() / "ranking.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        pick, _ = found["pick"], found["model"]["name"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"'{folder}' holds no recommendation ({type(error).__name__} in ranking.json): give the output folder of "
+            "advisor recommend."
+        ) from error
+    if not pick:
+        raise UsageError(
+            f"The recommendation in '{folder}' picks no layer (verdict {found['verdict']['kind']}): name one with "
+            "--layer."
+        )
+    return found
+
+
+def task_of(recommendation: dict[str, Any]) -> Task | None:
+    """The task of a recommendation read from its file; None where it used none (effort static)."""
+    return recommendation["task"] and reload_task(recommendation["task"]["origin"])
