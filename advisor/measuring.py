@@ -105,7 +105,7 @@ def measure_arms(
     protocol = options.protocol
     task = load_task(task, seed=protocol.training.seed) if isinstance(task, str | None) else task
     split = split_task(task, protocol)
-    _check_held_out(split, options.interval_width)
+    check_held_out(split, options.interval_width)
     place = {"device": options.device, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
     subject = Subject(model, tokenizer, **place, progress=progress)
     if options.in_workers and subject.files is None:
@@ -332,7 +332,8 @@ class _Measuring:
         return seconds
 
 
-def _check_held_out(split: Split, width: float) -> None:
+def check_held_out(split: Split, width: float) -> None:
+    """Raise `UsageError` where the held-out prompts are too few for intervals of this width, with how many it takes."""
     n, needed = len(split.held_out), prompts_needed(width)
     if n < needed:
         raise UsageError(

@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advisor.decision import Verdict
 from advisor.store import SCHEMA_VERSION
 from calibration.ranking import Ranking
+from probes.errors import UsageError
 from probes.registry import Column
 from probes.table import LayerTable, depth_correlation
+
+if TYPE_CHECKING:
+    from advisor.contributions import Contributions
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,35 @@ class Recommendation:
             "not_measured": self.table.failures,
             "layers": self.layers,
         }
+
+    def verify(
+        self,
+        model: Any = None,
+        tokenizer: Any = None,
+        task: Any = None,
+        *,
+        output_dir: Any = None,
+        progress: Any = None,
+        **changes,
+    ) -> "Contributions":
+        """Train the pick and say what that brings: `advisor.verify` with this recommendation's decoding and sampling.
+
+        Model and task may be left out where the recommendation was made from names; `changes` are fields of
+        `Protocol`, such as ``seeds=5``. Raises `UsageError` where there is no pick.
+        """
+        from advisor.verification import options_like, task_of, verify
+
+        if not self.pick:
+            raise UsageError(f"There is no pick to prove (verdict {self.verdict.kind}): call advisor.verify(layer=K).")
+        return verify(
+            model or self.model["name"],
+            tokenizer,
+            task or task_of({"task": self.task}),
+            layer=self.pick,
+            options=options_like(self.protocol, **changes),
+            output_dir=output_dir,
+            progress=progress,
+        )
 
     def report(self, folder: str | Path) -> None:
         """Write ``ranking.json``, ``report.md`` and ``report.html`` into `folder`."""

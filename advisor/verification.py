@@ -10,9 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from advisor.contributions import Contributions
 from advisor.decision import judge_pick
 from advisor.measuring import Arms, MeasuringOptions, OutputDir, measure_arms
+from calibration.protocol import Protocol
 from probes.errors import UsageError
 from probes.progress import Progress
 from probes.tasks import Task, reload_task
+from probes.training import TrainingConfig
 
 
 def verify(
@@ -46,6 +48,14 @@ def verify(
     )
 
 
+def options_like(protocol: dict[str, Any], **changes) -> MeasuringOptions:
+    """Measuring options with a recommendation's decoding, sampling and seed; `changes` are fields of `Protocol`."""
+    names = ("group_size", "temperature", "prompt_style", "seed")
+    training = TrainingConfig(**{name: protocol[name] for name in names if name in protocol})
+    fields = {"training": training, "decoding": protocol["decoding"], **changes}
+    return MeasuringOptions(Protocol(**fields), max_new_tokens=protocol.get("max_new_tokens"))
+
+
 def read_recommendation(folder: str | Path) -> dict[str, Any]:
     """The content of ``ranking.json`` in a recommendation's folder. Raises `UsageError` where it has no pick."""
     file = Path(folder).expanduser() / "ranking.json"
@@ -65,6 +75,8 @@ def read_recommendation(folder: str | Path) -> dict[str, Any]:
     return found
 
 
-def task_of(recommendation: dict[str, Any]) -> Task | None:
-    """The task of a recommendation read from its file; None where it used none (effort static)."""
-    return recommendation["task"] and reload_task(recommendation["task"]["origin"])
+def task_of(recommendation: dict[str, Any]) -> Task:
+    """The task of a recommendation. Raises `UsageError` where it used none (effort static)."""
+    if not recommendation["task"]:
+        raise UsageError("The recommendation used no task (effort static): name one with --task or --data.")
+    return reload_task(recommendation["task"]["origin"])

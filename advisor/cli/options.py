@@ -120,6 +120,11 @@ def default_folder(identity: dict[str, Any]) -> Path:
     return Path("advisor-runs") / name
 
 
+def print_json(content: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False))
+
+
 def parse_pairs(pairs: tuple[str, ...], option: str, example: str) -> dict[str, Any]:
     """KEY=VALUE pairs of `option`; values are JSON where they can be. Raises `UsageError` for anything else."""
     found = {}

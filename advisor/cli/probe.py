@@ -2,7 +2,7 @@
 
 import click
 
-from advisor.cli.options import make_sampling, make_task, model_options, probing_options, task_options
+from advisor.cli.options import make_sampling, make_task, model_options, print_json, probing_options, task_options
 
 
 @click.command(name="probe")
@@ -36,9 +36,7 @@ def command(model: str, probes: tuple[str, ...], output_dir: str | None, as_json
         with found.folder:
             found.folder.write_json("table.json", content)
     if as_json:
-        import json
-
-        click.echo(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False))
+        print_json(content)
     else:
         from rich.console import Console
 

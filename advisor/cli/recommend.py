@@ -1,22 +1,44 @@
 """`advisor recommend`"""
 
 import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from advisor.cli.options import default_folder, make_sampling, make_task, model_options, probing_options, task_options
+from advisor.cli.options import (
+    default_folder,
+    make_sampling,
+    make_task,
+    model_options,
+    print_json,
+    probing_options,
+    task_options,
+)
+from advisor.cli.training_options import finish, make_options, training_options, worker_options
+from probes.errors import UsageError
+
+if TYPE_CHECKING:
+    from advisor.contributions import Contributions
+    from advisor.measuring import MeasuringOptions
+    from advisor.recommendation import Recommendation
+    from probes.tasks import Task
 
 
 @click.command(name="recommend")
 @click.argument("model")
 @task_options
 @probing_options
+@click.option("--verify", "prove", is_flag=True, help="Then train the pick and prove it (options below).")
+@training_options
+@worker_options
 @model_options
 @click.option("--output-dir", metavar="DIR", help="Where results go [default: a folder of its own in advisor-runs].")
-def command(model: str, output_dir: str | None, as_json: bool, **arguments) -> None:
+def command(model: str, output_dir: str | None, prove: bool, as_json: bool, **arguments) -> None:
     """Say which layer of MODEL to train, with the evidence.
 
-    MODEL is a hub name, a local folder, a GGUF file, or smollm2-135m (the packaged default).
+    MODEL is a hub name, a local folder, a GGUF file, or smollm2-135m (the packaged default). Training options matter
+    only with --verify, which is as `advisor verify --from` afterwards.
     """
     from advisor.cli.progress import shown_progress
     from advisor.forecast import forecast, guess_parameters
@@ -25,6 +47,8 @@ def command(model: str, output_dir: str | None, as_json: bool, **arguments) -> N
         task, sampling = make_task(arguments), make_sampling(arguments)
         from advisor.pipeline import recommend
 
+        if prove:
+            options = _ready_to_prove(task, arguments)
         result = recommend(
             model,
             None,
@@ -38,16 +62,45 @@ def command(model: str, output_dir: str | None, as_json: bool, **arguments) -> N
             output_dir=output_dir or default_folder,
             progress=progress,
         )
-    if as_json:
-        import json
-
-        click.echo(json.dumps(result.as_dict(), indent=1, allow_nan=False, ensure_ascii=False))
-    else:
+    if as_json and not prove:
+        print_json(result.as_dict())
+    elif not as_json:
         from rich.console import Console
 
         from advisor.reports.terminal import print_recommendation
 
         print_recommendation(result, Console())
     click.echo(f"Report: {result.folder / 'report.html'}", err=True)
+    if prove and result.pick:
+        proof = _prove(model, task, result, options)
+        if as_json:
+            print_json(result.as_dict() | {"verification": proof.as_dict()})
+        else:
+            click.echo()
+        finish(proof, as_json=False, quiet=as_json)
+    elif as_json and prove:
+        print_json(result.as_dict() | {"verification": None})
     if not result.verdict.has_ranking:
         sys.exit(3)
+
+
+def _ready_to_prove(task: "Task | None", arguments: dict[str, Any]) -> "MeasuringOptions":
+    """The options of the verification, checked before the recommendation takes its time."""
+    from advisor.measuring import check_held_out
+    from calibration.protocol import split_task
+
+    if task is None:
+        raise UsageError("--verify trains on a task, which --effort static has not: use --effort probe.")
+    options = make_options(arguments)
+    check_held_out(split_task(task, options.protocol), options.interval_width)
+    return options
+
+
+def _prove(model: str, task: "Task", result: "Recommendation", options: "MeasuringOptions") -> "Contributions":
+    from advisor.cli.progress import shown_progress
+    from advisor.verification import verify
+
+    options = replace(options, max_new_tokens=result.protocol["max_new_tokens"])
+    with shown_progress({"start": 1.0}) as progress:
+        folder = result.folder / "verification"
+        return verify(model, None, task, layer=result.pick, options=options, output_dir=folder, progress=progress)

@@ -3,8 +3,7 @@
 import click
 
 from advisor.cli.options import default_folder, make_task, model_options, task_options
-from advisor.cli.training_options import make_options, parse_layers, training_options, worker_options
-from advisor.cli.verify import finish
+from advisor.cli.training_options import finish, make_options, parse_layers, training_options, worker_options
 
 
 @click.command(name="sweep")

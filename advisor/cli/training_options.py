@@ -1,14 +1,18 @@
 """Options of the verbs that train (`verify`, `sweep`, `recommend --verify`), and how they become objects."""
 
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from advisor.cli.options import parse_pairs, print_json
+from advisor.processes import is_first
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
+    from advisor.contributions import Contributions
     from advisor.measuring import MeasuringOptions
 
 
@@ -78,7 +82,6 @@ def worker_options(function: Callable) -> Callable:
 
 def make_options(arguments: dict[str, Any]) -> "MeasuringOptions":
     """The measuring options that the command line describes."""
-    from advisor.cli.options import parse_pairs
     from advisor.measuring import MeasuringOptions
     from calibration.protocol import Protocol
     from probes.training import TrainingConfig
@@ -109,6 +112,26 @@ def make_options(arguments: dict[str, Any]) -> "MeasuringOptions":
         trust_remote_code=arguments["trust_remote_code"],
         engine_options=parse_pairs(arguments["trl_options"], "--trl-option", "use_vllm=true"),
     )
+
+
+def finish(result: "Contributions", as_json: bool, quiet: bool = False) -> None:
+    """Print a verification or sweep and end with exit code 3 where it proves nothing.
+
+    Only the first of several processes prints; `quiet` leaves stdout alone.
+    """
+    if is_first():
+        if as_json:
+            print_json(result.as_dict())
+        elif not quiet:
+            from rich.console import Console
+
+            from advisor.reports.contributions import print_contributions
+
+            print_contributions(result, Console())
+        if result.folder:
+            click.echo(f"Report: {result.folder / 'report.html'}", err=True)
+    if not result.proven:
+        sys.exit(3)
 
 
 def _rates(text: str) -> tuple[float, ...]:

@@ -1,18 +1,14 @@
 """`advisor verify`"""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from advisor.cli.options import default_folder, make_task, model_options, task_options
-from advisor.cli.training_options import make_options, parse_layers, training_options, worker_options
+from advisor.cli.training_options import finish, make_options, parse_layers, training_options, worker_options
 from probes.errors import UsageError
-
-if TYPE_CHECKING:
-    from advisor.contributions import Contributions
 
 _INHERITED = ("decoding", "group_size", "temperature", "max_new_tokens", "prompt_style", "seed")
 
@@ -70,27 +66,6 @@ def command(
             progress=progress,
         )
     finish(result, as_json)
-
-
-def finish(result: "Contributions", as_json: bool) -> None:
-    """Print a verification or sweep and end with its exit code; only the first of several processes prints."""
-    from advisor.processes import is_first
-
-    if is_first():
-        if as_json:
-            import json
-
-            click.echo(json.dumps(result.as_dict(), indent=1, allow_nan=False, ensure_ascii=False))
-        else:
-            from rich.console import Console
-
-            from advisor.reports.contributions import print_contributions
-
-            print_contributions(result, Console())
-        if result.folder:
-            click.echo(f"Report: {result.folder / 'report.html'}", err=True)
-    if not result.proven:
-        sys.exit(3)
 
 
 def _recommended(source: str, model: str | None, context: click.Context, arguments: dict[str, Any]):
