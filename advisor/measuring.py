@@ -296,7 +296,8 @@ class _Measuring:
                 threads=max(1, (os.cpu_count() or 1) // options.workers),
                 saved={run.key: str(self._file_of(run)) for run in runs if kept is not None and run.layers == kept},
             )
-            work = on_ray(options.ray, options.workers) if options.ray else in_processes(options.workers)
+            address = None if options.ray == "local" else options.ray
+            work = on_ray(address, options.workers) if options.ray else in_processes(options.workers)
             for run, record in work(order, runs):
                 self.progress.advance(steps)
                 yield run, record

@@ -7,6 +7,8 @@ killed costs only the run it was at, which is begun again elsewhere.
 import json
 import multiprocessing
 import os
+import re
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -91,11 +93,13 @@ def on_ray(address: str | None, n_workers: int) -> Workers:
             raise UsageError("--ray needs Ray: pip install 'layer-advisor[ray]'.") from error
         own = not ray.is_initialized()
         if own:
+            _check_address(address)
             try:
                 ray.init(
-                    address=address or "local",
+                    address=address if address else "local",
                     num_cpus=None if address else n_workers,
                     log_to_driver=False,
+                    logging_level="ERROR",
                     include_dashboard=False,
                 )
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -113,6 +117,19 @@ def on_ray(address: str | None, n_workers: int) -> Workers:
                 ray.shutdown()
 
     return work
+
+
+def _check_address(address: str | None) -> None:
+    """Raise `UsageError` where nothing listens at a host:port; Ray itself would try for minutes."""
+    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or "")
+    if match:
+        try:
+            socket.create_connection((match.group(1), int(match.group(2))), timeout=5).close()
+        except OSError as error:
+            raise UsageError(
+                f"No Ray cluster answers at '{address}' ({error.strerror or error}). Give another address, or --ray "
+                "alone for one on this machine."
+            ) from error
 
 
 def perform_order(order: WorkOrder, run: Run) -> dict[str, Any]:
