@@ -1,7 +1,7 @@
 """Sample completions with a KV cache: each prompt is read once, then its cache serves its whole group.
 
 Left padding, sampling at a temperature or greedily, stop at the policy's EOS. Rows that have ended leave the batch
-as soon as they are half of it. What `transformers.generate` would do differently: it reads each prompt once per
+as soon as they are a quarter of it. What `transformers.generate` would do differently: it reads each prompt once per
 completion, which dominates for short answers.
 """
 
@@ -63,7 +63,7 @@ def sample_completions(
         running &= ~torch.isin(token, eos)
         if not running.any() or 1 - float(running.sum()) / n_rows >= enough_ended:
             break
-        if hasattr(step.cache, "reorder_cache") and running.sum() * 2 <= len(running):
+        if hasattr(step.cache, "reorder_cache") and running.sum() * 4 <= len(running) * 3:
             step.select(running.nonzero()[:, 0])
             rows, token, running = rows[running], token[running], running[running]
         logits = step(token[:, None])

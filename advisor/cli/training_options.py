@@ -39,6 +39,9 @@ def training_options(function: Callable) -> Callable:
         click.option("--warmup-steps", default=2, show_default=True, help="Steps until the full rate."),
         click.option("--gradient-checkpointing", is_flag=True, help="Less memory for more time."),
         click.option("--held-out", default=256, show_default=True, help="Score on at most so many held-out prompts."),
+        click.option(
+            "--sampled-completions", default=4, show_default=True, help="Completions of one prompt in sampled scores."
+        ),
         click.option("--validation", default=64, show_default=True, help="Prompts that learning rates are chosen on."),
         click.option(
             "--interval-width",
@@ -97,6 +100,7 @@ def make_options(arguments: dict[str, Any]) -> "MeasuringOptions":
         decoding=arguments["decoding"],
         held_out=arguments["held_out"],
         validation=arguments["validation"],
+        sampled_completions=arguments["sampled_completions"],
         engine=arguments["engine"],
     )
     return MeasuringOptions(
@@ -115,21 +119,22 @@ def make_options(arguments: dict[str, Any]) -> "MeasuringOptions":
 
 
 def finish(result: "Contributions", as_json: bool, quiet: bool = False) -> None:
-    """Print a verification or sweep and end with exit code 3 where it proves nothing.
+    """Print a verification or sweep and end with exit code 3 where it proves nothing; `quiet` leaves stdout alone.
 
-    Only the first of several processes prints; `quiet` leaves stdout alone.
+    Only the first of several processes speaks: a launcher ends all of them when one ends with another code than 0.
     """
-    if is_first():
-        if as_json:
-            print_json(result.as_dict())
-        elif not quiet:
-            from rich.console import Console
+    if not is_first():
+        return
+    if as_json:
+        print_json(result.as_dict())
+    elif not quiet:
+        from rich.console import Console
 
-            from advisor.reports.contributions import print_contributions
+        from advisor.reports.contributions import print_contributions
 
-            print_contributions(result, Console())
-        if result.folder:
-            click.echo(f"Report: {result.folder / 'report.html'}", err=True)
+        print_contributions(result, Console())
+    if result.folder:
+        click.echo(f"Report: {result.folder / 'report.html'}", err=True)
     if not result.proven:
         sys.exit(3)
 

@@ -51,7 +51,7 @@ def table_rows(found: "Contributions", decoding: str) -> list[tuple[str, ...]]:
                 ", ".join(role for role in found.roles[arm] if role not in ("layer", "full")),
                 _interval(result.score),
                 _interval(result.gain, signed=True),
-                _interval(result.contribution) if arm != FULL else "1",
+                "1" if arm == FULL and result.contribution else _interval(result.contribution),
                 "–" if rate is None else f"{rate:g}",
                 f"{len(result.seeds)}" + (f" ({len(result.failures)} broke down)" if result.failures else ""),
                 f"{sum(seconds) / len(seconds):.0f}" if seconds else "–",
@@ -83,7 +83,7 @@ def protocol_line(found: "Contributions") -> str:
         f"{p['algorithm']}, {p['steps']} steps of {p['prompts_per_step']} prompts × {p['group_size']} completions",
         f"at most {p['max_new_tokens']} tokens",
         f"rates tried {rates} (chosen on {task['validation_prompts']} validation prompts)",
-        f"{len(p['seeds'])} seeds",
+        f"{len(p['seeds'])} seed" + "s" * (len(p["seeds"]) > 1),
         f"scored on {task['held_out_prompts']} held-out prompts",
         f"engine {p['engine']}",
     )

@@ -34,8 +34,8 @@ class TrainingConfig:
     max_new_tokens: int = 32
     prompt_style: str = "auto"
     seed: int = 0
-    tokens_per_pass: int = 1024  # completion tokens of a micro-batch: a bound on memory, not on the result
-    sampling_rows: int = 512  # completions sampled at once, likewise
+    tokens_per_pass: int = 512  # completion tokens of a micro-batch: a bound on memory, not on the result
+    sampling_rows: int = 256  # completions sampled at once, likewise
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
