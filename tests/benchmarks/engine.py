@@ -74,8 +74,7 @@ def right(n_seeds: int) -> dict:
     policy, task = tiny()
     figures = {}
     size = f"{TINY.steps} steps of {TINY.prompts_per_step} x {TINY.group_size} completions"
-    print(f"right: {size}, {n_seeds} seeds each
-")
+    print(f"right: {size}, {n_seeds} seeds each\n")
     print(f"{'arm':9} {'figure':24} {'native':>22} {'TRL':>22} {'difference':>11} {'seed sd':>8} {'in s.e.':>8}")
     for arm, layers in (("full", None), ("layer 3", [3])):
         curves, greedy, sampled = {}, {}, {}
@@ -128,8 +127,7 @@ def fast(name: str, policy: Policy, task: Task, config: TrainingConfig, layers, 
                 seconds = [record.seconds for record in trainer.run()][1:]
             rates[engine].append(config.prompts_per_step * config.group_size * n_steps / sum(seconds))
     where = f"layer {layers[0]} of {policy.n_layers}, {str(policy.dtype)[6:]}"
-    print(f"fast: {name}, {where}, {repeats} seeds, {n_steps} steps each
-")
+    print(f"fast: {name}, {where}, {repeats} seeds, {n_steps} steps each\n")
     print(f"{'engine':26} {'completions a second':>30} {'native over it':>26}")
     figures = {}
     for engine, values in rates.items():
@@ -188,8 +186,7 @@ def lean(model: str, repeats: int) -> dict:
             peaks.setdefault(arm, []).append(run.peak_bytes / 2**20)
             floors[arm] = json.loads(run.stdout.splitlines()[-1])["training_bytes"] / 2**20
     size = f"one step of {LONG.prompts_per_step} x {LONG.group_size} completions"
-    print(f"lean: {model}, {size}, {repeats} processes each
-")
+    print(f"lean: {model}, {size}, {repeats} processes each\n")
     print(f"{'trained':16} {'peak MiB':>30} {'over full':>24} {'forecast state MiB':>19} {'over full':>10}")
     for arm, values in peaks.items():
         ratios = np.array(values) / np.array(peaks["full"])
