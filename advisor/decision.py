@@ -157,6 +157,10 @@ def judge_pick(found: "Contributions") -> Verdict:
         return Verdict("not_confirmed", f"{said}: no gain is shown.")
     if share is not None and share.high < HALF:
         return Verdict("not_confirmed", f"{said}: less than half of it.")
+    others = [arm for arm, names in found.roles.items() if names == ["also"] and results[arm].score]
+    better = [arm for arm in others if scores.difference(arm, pick.arm).above_zero]
+    if better:
+        said += f". Of those trained beside it, {', '.join(better)} scored higher"
     if pick.arm == middle.arm:
         return Verdict("confirmed", f"{said}. The pick is the middle layer itself.")
     if middle.score is None:

@@ -21,7 +21,7 @@ from advisor.store import RunFolder
 from advisor.subject import Subject
 from calibration.contribution import interval_width, prompts_needed
 from calibration.protocol import Protocol, Split, split_task
-from calibration.runs import Run, arm_name, perform, score_both
+from calibration.runs import Run, arm_name, make_trainer, perform, score_both
 from calibration.sweep import Sweep, count_runs, measure_contributions
 from calibration.workers import WorkOrder, in_processes, on_ray
 from probes.errors import UsageError, unknown_name
@@ -30,7 +30,7 @@ from probes.policy import Policy
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig, collect_rollouts
 from probes.tasks import Task, load_task
-from probes.training.trainer import Trainer, check_layers
+from probes.training.trainer import check_layers
 
 REFERENCES = ("full", "none")
 _CHECKED_PROMPTS = 64  # looked at for reward spread before anything is trained
@@ -220,24 +220,25 @@ class _Measuring:
         steps = self.memory.recall("steps", self.key)
         if steps is None:
             self.progress.begin("time one step of each arm", len(arms))
-            config = replace(self.protocol.training, learning_rate=min(self.protocol.learning_rates))
+            config = replace(self.protocol.training, steps=1, learning_rate=min(self.protocol.learning_rates))
             seconds = []
             for layers in arms:
-                with Trainer(policy, self.task, config, layers=layers, rows=self.split.train) as trainer:
-                    seconds.append(trainer.step().seconds)
+                options = self.options.engine_options
+                with make_trainer(policy, self.task, self.split, self.protocol, layers, config, options) as trainer:
+                    seconds.append(trainer.run()[0].seconds)
                 self.progress.advance()
             runs_an_arm = count_runs(self.protocol, 1)
             n_runs = runs_an_arm * len(arms)
             spent = time.perf_counter() - self.start
             left = (self.options.budget - spent) * self.options.workers - n_runs * scoring
-            possible = floor(left / (runs_an_arm * sum(seconds)))
+            possible = agreed(floor(left / (runs_an_arm * sum(seconds))))
             if possible < 1:
                 least = spent + n_runs * (scoring + sum(seconds) / len(seconds)) / self.options.workers
                 raise UsageError(
                     f"The budget of {self.options.budget:.0f} s is too small for one step of each of the {n_runs} "
                     f"runs: that takes about {least:.0f} s. Raise --budget, or use fewer --seeds or --learning-rates."
                 )
-            steps = agreed(min(possible, self.protocol.training.steps))
+            steps = min(possible, self.protocol.training.steps)
             self.memory.keep("steps", self.key, steps)
         training = self.protocol.training
         warmup = min(training.warmup_steps, max(0, steps // 5))
@@ -286,14 +287,15 @@ class _Measuring:
                 self.progress.advance(_SCORING_STEPS)
 
         def elsewhere(runs: Sequence[Run]):
+            local = options.ray in (None, "local")
             order = WorkOrder(
-                model=str(self.subject.files.name),
+                model=self._model_elsewhere(),
                 device=options.device,
                 dtype=options.dtype,
                 trust_remote_code=options.trust_remote_code,
                 task_origin=json.dumps(self.task.origin),
                 protocol=self.protocol,
-                threads=max(1, (os.cpu_count() or 1) // options.workers),
+                threads=max(1, (os.cpu_count() or 1) // options.workers) if local else 1,
                 saved={run.key: str(self._file_of(run)) for run in runs if kept is not None and run.layers == kept},
             )
             address = None if options.ray == "local" else options.ray
@@ -303,6 +305,12 @@ class _Measuring:
                 yield run, record
 
         return elsewhere if options.in_workers else here
+
+    def _model_elsewhere(self) -> str:
+        """The model's name as other processes find it, whatever folder they are in."""
+        name = self.subject.files.name
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.exists() else name
 
     def _file_of(self, run: Run) -> Path:
         name = f"{run.arm.replace(' ', '-')}-seed-{run.seed}-rate-{run.learning_rate:g}.safetensors"

@@ -10,7 +10,7 @@ from advisor.environment import version
 from advisor.forecast import guess_parameters
 from probes.checkpoint import LayerWeights, LoadedWeights
 from probes.errors import UsageError
-from probes.policy import ModelFiles, Policy, find_files, load_policy, resolve_device
+from probes.policy import ModelFiles, Policy, check_dtype, find_files, load_policy, resolve_device
 from probes.progress import Progress
 
 
@@ -35,6 +35,7 @@ class Subject:
         self._policy: Policy | None = None
         if not isinstance(model, PreTrainedModel):
             resolve_device(device)
+            check_dtype(dtype)
             self.files = find_files(str(model), progress or Progress(), trust_remote_code)
         elif tokenizer is None:
             raise UsageError("A loaded model needs its tokenizer: call with (model, tokenizer, task).")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from advisor.decision import Verdict, judge_reward
+from advisor.decision import MIN_GROUPS, Verdict, judge_reward
 from advisor.environment import peak_memory_bytes
 from advisor.forecast import forecast
 from advisor.store import SCHEMA_VERSION, RunFolder
@@ -43,6 +43,11 @@ class Options:
             raise unknown_name("effort", self.effort, EFFORTS, "Pass one of these as --effort.")
         if self.decoding not in DECODINGS:
             raise unknown_name("decoding", self.decoding, DECODINGS, "Pass one of these as --decoding.")
+        if self.effort != "static" and self.sampling.groups < MIN_GROUPS:
+            raise UsageError(
+                f"{self.sampling.groups} groups are too few: two halves of two take at least {MIN_GROUPS}. Raise "
+                "--groups."
+            )
 
     def chosen_probes(self) -> list[Probe]:
         if self.probes is None:
@@ -144,7 +149,7 @@ def _measure(
                 )
                 verdict = judge_reward(rollouts, headroom, options.decoding, task.max_reward)
     runnable = probes if verdict is None else [p for p in probes if p.effort == "static"]
-    key = task.reward_fingerprint()[:16] if task else ""
+    key = rollouts.fingerprint()[:16] if rollouts else ""
     table = measure(runnable, weights, policy, rollouts, progress=progress, memory=memory, key=key)
     for p in probes:
         if p not in runnable:

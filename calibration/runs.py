@@ -15,7 +15,7 @@ from probes.policy import Policy
 from probes.registry import DECODINGS
 from probes.scoring import score_policy
 from probes.tasks.task import Row, Task
-from probes.training import Trainer, TrainingFailure
+from probes.training import Trainer, TrainingConfig, TrainingFailure
 from probes.training.saved_layers import save_layers
 
 FULL = "full"
@@ -63,6 +63,7 @@ def perform(
     unscored) under each decoding, ``validation`` their means on the validation prompts, ``curve`` one record a step.
     """
     start, peak = time.perf_counter(), PeakMemory(policy.device)
+    facts = {"policy": policy.name, "fingerprint": policy.fingerprint(), "run": run.key, "task": task.name}
     config = protocol.config(run.seed, run.learning_rate)
     record = {"arm": run.arm, "layers": run.layers and list(run.layers), "seed": run.seed, "rate": run.learning_rate}
     curve: list[dict[str, Any]] = []
@@ -72,12 +73,11 @@ def perform(
         on_step()
 
     try:
-        with _engine(policy, task, split, protocol, run, config, engine_options) as trainer:
+        with make_trainer(policy, task, split, protocol, run.layers, config, engine_options) as trainer:
             trainer.run(note)
             record |= score_both(policy, task, split, protocol, config.max_new_tokens)
             record["trained_parameters"] = sum(p.numel() for p in trainer.trained.values())
             if save_to is not None:
-                facts = {"policy": policy.name, "fingerprint": policy.fingerprint(), "run": run.key, "task": task.name}
                 save_layers(save_to, trainer.weights(), policy.dtype, facts)
                 record["saved"] = save_to.name
         record["failed"] = None
@@ -114,14 +114,21 @@ def score_both(policy: Policy, task: Task, split: Split, protocol: Protocol, max
     }
 
 
-def _engine(
-    policy: Policy, task: Task, split: Split, protocol: Protocol, run: Run, config, options: dict[str, Any] | None
+def make_trainer(
+    policy: Policy,
+    task: Task,
+    split: Split,
+    protocol: Protocol,
+    layers: tuple[int, ...] | None,
+    config: TrainingConfig,
+    engine_options: dict[str, Any] | None = None,
 ):
+    """The trainer of the protocol's engine, to be used as a context."""
     if protocol.engine == "trl":
         from probes.training.trl import TRLTrainer
 
-        return TRLTrainer(policy, task, config, layers=run.layers, rows=split.train, options=options)
-    return Trainer(policy, task, config, layers=run.layers, rows=split.train)
+        return TRLTrainer(policy, task, config, layers=layers, rows=split.train, options=engine_options)
+    return Trainer(policy, task, config, layers=layers, rows=split.train)
 
 
 def _plain(value: float) -> float | int | None:

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import threading
 import warnings
@@ -53,7 +54,7 @@ def in_processes(n_workers: int) -> Workers:
         left, tries = list(runs), dict.fromkeys(runs, 0)
         while left:
             context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(min(n_workers, len(left)), context, initializer=_end_with_parent)
+            pool = ProcessPoolExecutor(min(n_workers, len(left)), context, initializer=_start_worker)
             try:
                 futures = {pool.submit(perform_order, order, run): run for run in left}
                 pending = set(futures)
@@ -97,7 +98,7 @@ def on_ray(address: str | None, n_workers: int) -> Workers:
             try:
                 ray.init(
                     address=address if address else "local",
-                    num_cpus=None if address else n_workers,
+                    num_cpus=None if address else n_workers * order.threads,
                     log_to_driver=False,
                     logging_level="ERROR",
                     include_dashboard=False,
@@ -170,8 +171,9 @@ def _from_ray(ray, reference) -> dict[str, Any]:
         ) from error
 
 
-def _end_with_parent() -> None:
-    """Workers must not outlive a parent that was killed."""
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, which ends its workers, and do not outlive a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

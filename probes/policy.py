@@ -1,6 +1,7 @@
 """The policy: a causal language model to be trained, its tokenizer and its layer stack."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,8 +163,7 @@ def load_policy(
     progress = progress or Progress()
     files = name if isinstance(name, ModelFiles) else find_files(name, progress, trust_remote_code)
     target = resolve_device(device)
-    if dtype != "auto" and dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, ["auto", *DTYPES], "Pass one of these as --dtype.")
+    check_dtype(dtype)
     progress.begin("load the policy", 1)
     if files.is_gguf:
         model, tokenizer = read_gguf(files.path, DTYPES.get(dtype, torch.bfloat16))
@@ -188,15 +188,22 @@ def read_config(files: ModelFiles, trust_remote_code: bool = False) -> "Pretrain
 
 
 def resolve_device(device: str) -> torch.device:
-    """ "auto" is a CUDA GPU where there is one, else the CPU."""
+    """ "auto" is a CUDA GPU where there is one (under a launcher this process's own), else the CPU."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = os.environ.get("LOCAL_RANK")
+        return torch.device(f"cuda:{own}" if own else "cuda") if torch.cuda.is_available() else torch.device("cpu")
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"Device '{device}' cannot be used here: {_first_line(error)} Pass --device cpu.") from error
     return found
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise `UsageError` unless `dtype` is "auto" or one of `DTYPES`."""
+    if dtype != "auto" and dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, ["auto", *DTYPES], "Pass one of these as --dtype.")
 
 
 def read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -257,12 +264,17 @@ def _first_line(error: BaseException) -> str:
 
 def _fetch_from_hub(name: str, progress: Progress, with_code: bool = False) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     progress.begin(f"look up {name} on the model hub", 1)
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", *(["*.py"] if with_code else [])]
     try:
         folder = Path(snapshot_download(name, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise UsageError(
+            f"The model '{name}' is gated: accept its licence on the model hub and log in (hf auth login), then run "
+            "the same command again."
+        ) from error
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         near = "" if name == packaged.HUB_NAME else f" The packaged default is called '{packaged.NAME}'."
         raise UsageError(

@@ -50,12 +50,12 @@ def encode_all(
 ) -> list[list[int]]:
     """Token ids of every prompt; each must be shorter than `limit` tokens (the context), else `UsageError`."""
     encoded = [encode_prompt(prompt, tokenizer, style) for prompt in prompts]
-    for i, ids in enumerate(encoded):
+    for prompt, ids in zip(prompts, encoded, strict=True):
         if not ids:
-            raise UsageError(f"Prompt {i + 1} is empty: every prompt needs at least one token.")
+            raise UsageError(f"The prompt {str(prompt)[:60]!r} is empty: every prompt needs at least one token.")
         if limit is not None and len(ids) >= limit:
             raise UsageError(
-                f"Prompt {i + 1} has {len(ids)} tokens, but the model's context is {limit} and an answer needs room "
-                "too. Shorten or remove this prompt."
+                f"The prompt {str(prompt)[:60]!r}… has {len(ids)} tokens, but the model's context is {limit} and an "
+                "answer needs room too. Shorten or remove this prompt."
             )
     return encoded

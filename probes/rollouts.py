@@ -1,5 +1,7 @@
 """Rollouts: sampled completions of a task's prompts with rewards and group-relative advantages."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -105,6 +107,11 @@ class Rollouts:
     def n_tokens(self) -> int:
         """Completion tokens."""
         return sum(len(ids) for group in self.groups for ids in group.completion_ids)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of completions and rewards: what a probe of these rollouts depends on."""
+        content = [[group.prompt_ids, group.completion_ids, group.rewards.tolist()] for group in self.groups]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
     def share_cut(self) -> float:

@@ -50,6 +50,7 @@ def jsonl_task(path: str | Path, reward: str | Reward = "number") -> Task:
                 )
     train, held_out = split_rows(rows)
     name = reward if isinstance(reward, str) else getattr(reward, "__name__", "reward")
+    origin = {"data": str(Path(path).expanduser().resolve()), "reward": _absolute(reward)}
     return Task(
         Path(path).stem,
         train,
@@ -57,5 +58,13 @@ def jsonl_task(path: str | Path, reward: str | Reward = "number") -> Task:
         function,
         name,
         1.0 if built_in else None,
-        origin={"data": str(path), "reward": reward} if isinstance(reward, str) else {"reward": name},
+        origin=origin if isinstance(reward, str) else {"reward": name},
     )
+
+
+def _absolute(reward: str | Reward) -> str | Reward:
+    """FILE.py:function with the file's whole path, so that it is found from any folder."""
+    if not isinstance(reward, str) or reward in BUILT_IN:
+        return reward
+    file, _, function = reward.rpartition(":")
+    return f"{Path(file).expanduser().resolve()}:{function}"

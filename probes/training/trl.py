@@ -75,7 +75,12 @@ class TRLTrainer:
     def run(self, on_step: Callable[[StepRecord], None] = lambda record: None) -> list[StepRecord]:
         """Train all steps; `on_step` hears of each when it is done. Raises `TrainingFailure` as the native engine."""
         self._log.on_step = on_step
-        self.grpo.train()
+        try:
+            self.grpo.train()
+        except RuntimeError as error:
+            if "probability tensor" not in str(error):
+                raise
+            raise TrainingFailure(len(self._log.records), "the policy's logits are no longer finite") from error
         accelerator = self.grpo.accelerator
         state = accelerator.get_state_dict(self.grpo.model_wrapped)  # gathered, where it is sharded
         if accelerator.num_processes > 1:

@@ -79,6 +79,7 @@ CASES = {
     "unknown prompt style": (2, TINY, [*GOOD, "--prompt-style", "x"], "Prompt style 'x'.*auto, chat, plain"),
     "unknown dtype": (2, TINY, [*GOOD, "--dtype", "float31"], "Did you mean 'float32'"),
     "unusable device": (2, TINY, [*GOOD, "--device", "warp"], "Device 'warp'.*--device cpu"),
+    "too few groups": (2, TINY, [*GOOD, "--groups", "3"], "3 groups are too few"),
     "no groups": (2, TINY, [*GOOD, "--groups", "0"], "groups 0 is not allowed"),
     "group of one": (2, TINY, [*GOOD, "--group-size", "1"], "group size 1 is not allowed.*at least 2"),
     "temperature 0": (2, TINY, [*GOOD, "--temperature", "0"], "temperature 0.0 is not allowed"),

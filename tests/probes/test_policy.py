@@ -113,3 +113,15 @@ def test_code_is_fetched_from_the_hub_only_if_trusted(monkeypatch, tmp_path, tru
     )
     find_files("someone/model", Progress(), trust_remote_code=trusted)
     assert ("*.py" in asked) == trusted
+
+
+def test_a_gated_model_is_said_to_be_gated(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError
+
+    def gated(name, **options):
+        raise GatedRepoError.__new__(GatedRepoError)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", gated)
+    with pytest.raises(UsageError, match="'some/model' is gated.*log in"):
+        load_policy("some/model")

@@ -51,7 +51,7 @@ def test_completions_are_capped_by_the_context(wanted, limit, given):
 
 def test_prompts_must_fit_the_context(tiny, sums):
     long = task_with(sums, sums.reward, train=[{"prompt": "1" * 300, "answer": "1"}])
-    with pytest.raises(UsageError, match="Prompt 1 has 300 tokens.*context is 256"):
+    with pytest.raises(UsageError, match="The prompt .1111.* has 300 tokens.*context is 256"):
         collect_rollouts(tiny, long, SamplingConfig(groups=1, max_prompts=1))
 
 
