@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from advisor.decision import Verdict
 from advisor.store import SCHEMA_VERSION
 from calibration.contribution import Estimate, Scores
@@ -51,8 +53,11 @@ class Contributions:
         found = self.sweep.results(decoding or self.decoding) if self.sweep else {}
         return dict(sorted(found.items(), key=lambda item: (item[1].layers is None, item[1].layers or ())))
 
-    def scores(self, decoding: str | None = None) -> Scores | None:
-        return self.sweep.scores(decoding or self.decoding) if self.sweep else None
+    def scores(self, decoding: str | None = None) -> Scores:
+        """Joint bootstrap of the base policy and of every arm that has a score."""
+        if self.sweep:
+            return self.sweep.scores(decoding or self.decoding)
+        return Scores(np.array(self.base["held_out"][decoding or self.decoding], dtype=float), {})
 
     @property
     def runs(self) -> list[dict[str, Any]]:
@@ -79,7 +84,7 @@ class Contributions:
             "protocol": self.protocol,
             "reference": self.reference,
             "verdict": {"kind": self.verdict.kind, "text": self.verdict.text},
-            **({decoding: self._under(decoding) for decoding in DECODINGS} if self.sweep else {}),
+            **({decoding: self._under(decoding) for decoding in DECODINGS} if self.base else {}),
             "runs": self.runs,
             "saved": self.saved and self.saved.name,
             "cost": self.cost,
@@ -100,7 +105,7 @@ class Contributions:
             "held_out_prompts": scores.n_prompts,
             "full": full,
             "layers": list(arms.values()),
-            "seed_agreement": self.sweep.seed_agreement(decoding),
+            "seed_agreement": self.sweep.seed_agreement(decoding) if self.sweep else None,
         }
 
 

@@ -83,7 +83,7 @@ def judge_reward(
             "no_reward_spread",
             f"Only {found} of {len(rollouts.groups)} prompt groups have completions with "
             f"different rewards, at least {MIN_GROUPS} are needed: the policy gradient is almost everywhere 0. "
-            "Raise --group-size, --max-prompts or --temperature, or choose a task nearer the policy's level.",
+            "Use larger groups, more prompts or a higher temperature, or choose a task nearer the policy's level.",
         )
     return None
 
@@ -155,6 +155,9 @@ def judge_pick(found: "Contributions") -> Verdict:
         said += f", {share.value:.2f} ({share.low:.2f} to {share.high:.2f}) of what full-parameter training brings"
     if not gain.above_zero:
         return Verdict("not_confirmed", f"{said}: no gain is shown.")
+    if pick.failures:
+        n = len(found.protocol["seeds"])
+        return Verdict("not_confirmed", f"{said}, but {len(pick.failures)} of its {n} seeds broke down.")
     if share is not None and share.high < HALF:
         return Verdict("not_confirmed", f"{said}: less than half of it.")
     others = [arm for arm, names in found.roles.items() if names == ["also"] and results[arm].score]
@@ -177,6 +180,9 @@ def judge_sweep(found: "Contributions") -> Verdict:
     full = found.results().get("full")
     if full is not None and full.score is None:
         return Verdict("broke_down", f"Every run of full-parameter training broke down: {full.failures[0]}")
+    layers = [result for result in found.results().values() if result.layers is not None]
+    if all(result.score is None for result in layers):
+        return Verdict("broke_down", f"Every run of every layer broke down: {layers[0].failures[0]}")
     if full is not None and not full.gain.above_zero:
         return Verdict(
             "no_headroom",

@@ -29,8 +29,8 @@ from probes.memory import Memory
 from probes.policy import Policy
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig, collect_rollouts
-from probes.tasks import Task, load_task
-from probes.training.trainer import check_layers
+from probes.tasks import Task, load_task, reload_task
+from probes.training.trainer import trained_parameters
 
 REFERENCES = ("full", "none")
 _CHECKED_PROMPTS = 64  # looked at for reward spread before anything is trained
@@ -108,8 +108,10 @@ def measure_arms(
     check_held_out(split, options.interval_width)
     place = {"device": options.device, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
     subject = Subject(model, tokenizer, **place, progress=progress)
-    if options.in_workers and subject.files is None:
-        raise UsageError("A model in memory cannot be sent to workers: give it by name or folder, or workers=1.")
+    if options.in_workers:
+        if subject.files is None:
+            raise UsageError("A model in memory cannot be sent to workers: give it by name or folder, or workers=1.")
+        reload_task(task.origin)  # raises where the task cannot travel
     progress.plan(forecast_training(subject.n_parameters, protocol, options.max_new_tokens, len(arms_of(2))))
     identity = _identity(kind, subject, task, options, asked or {})
     target = output_dir(identity) if callable(output_dir) else output_dir
@@ -144,18 +146,19 @@ class _Measuring:
         self.protocol = options.protocol
         self.key = task.reward_fingerprint()[:8] + ", "
         self.start = time.perf_counter()
+        self.recalled_seconds = 0.0
 
     def run(self, arms_of: Callable[[int], Arms], judge: Callable[[Contributions], Verdict]) -> Contributions:
         policy = self.subject.policy(self.progress)
         arms = arms_of(policy.n_layers)
         for _, layers in arms:
-            if layers is not None:
-                check_layers(layers, policy.n_layers)
-        verdict = self._look_at_rewards(policy)
-        base, scoring = self._score_base(policy)
-        solved = judge_base(base["held_out"][self.protocol.decoding], self.protocol.decoding, self.task.max_reward)
-        verdict = verdict or solved
-        sweep = saved = None
+            trained_parameters(policy, layers)  # raises for what cannot be trained
+        verdict = agreed(self._look_at_rewards(policy))
+        base = sweep = saved = None
+        if verdict is None:
+            base, scoring = self._score_base(policy)
+            scores = base["held_out"][self.protocol.decoding]
+            verdict = judge_base(scores, self.protocol.decoding, self.task.max_reward)
         distinct = list(dict.fromkeys(layers for _, layers in arms))
         if verdict is None:
             if self.options.budget is not None:
@@ -210,7 +213,7 @@ class _Measuring:
             self.progress.begin("score the base policy", 1)
             start = time.perf_counter()
             record = score_both(policy, self.task, self.split, self.protocol, self.protocol.training.max_new_tokens)
-            found = {"record": record, "seconds": time.perf_counter() - start}
+            found = agreed({"record": record, "seconds": time.perf_counter() - start})
             self.memory.keep("base", self.key, found)
             self.progress.advance()
         return found["record"], found["seconds"]
@@ -230,10 +233,11 @@ class _Measuring:
             runs_an_arm = count_runs(self.protocol, 1)
             n_runs = runs_an_arm * len(arms)
             spent = time.perf_counter() - self.start
-            left = (self.options.budget - spent) * self.options.workers - n_runs * scoring
+            # Workers on one machine share its cores, so what they gain is not counted on.
+            left = self.options.budget - spent - n_runs * scoring
             possible = agreed(floor(left / (runs_an_arm * sum(seconds))))
             if possible < 1:
-                least = spent + n_runs * (scoring + sum(seconds) / len(seconds)) / self.options.workers
+                least = spent + n_runs * (scoring + sum(seconds) / len(seconds))
                 raise UsageError(
                     f"The budget of {self.options.budget:.0f} s is too small for one step of each of the {n_runs} "
                     f"runs: that takes about {least:.0f} s. Raise --budget, or use fewer --seeds or --learning-rates."
@@ -241,7 +245,7 @@ class _Measuring:
             steps = min(possible, self.protocol.training.steps)
             self.memory.keep("steps", self.key, steps)
         training = self.protocol.training
-        warmup = min(training.warmup_steps, max(0, steps // 5))
+        warmup = training.warmup_steps if steps == training.steps else min(training.warmup_steps, steps // 5)
         self.protocol = replace(self.protocol, training=replace(training, steps=steps, warmup_steps=warmup))
         self.progress.note(f"the budget allows {steps} steps a run")
 
@@ -253,6 +257,11 @@ class _Measuring:
         base: dict[str, Any],
     ) -> Sweep:
         steps = self.protocol.training.steps + _SCORING_STEPS
+
+        def recalled(record: dict[str, Any]) -> None:
+            self.recalled_seconds += record["seconds"]
+            self.progress.advance(steps)
+
         self.progress.begin("train", count_runs(self.protocol, len(arms)) * steps)
         return measure_contributions(
             self.protocol,
@@ -260,7 +269,7 @@ class _Measuring:
             base,
             self._workers(policy, kept, steps),
             memory=self.memory,
-            on_recalled=lambda: self.progress.advance(steps),
+            on_recalled=recalled,
             key=self.key,
         )
 
@@ -271,29 +280,28 @@ class _Measuring:
         def here(runs: Sequence[Run]):
             for i, run in enumerate(runs, start=1):
                 self.progress.note(f"run {i} of {len(runs)}: {run.key}")
-                yield (
+                record = perform(
+                    policy,
+                    self.task,
+                    self.split,
+                    self.protocol,
                     run,
-                    perform(
-                        policy,
-                        self.task,
-                        self.split,
-                        self.protocol,
-                        run,
-                        save_to=self._file_of(run) if kept is not None and run.layers == kept else None,
-                        on_step=self.progress.advance,
-                        engine_options=options.engine_options,
-                    ),
+                    save_to=self._file_of(run) if kept is not None and run.layers == kept else None,
+                    on_step=self.progress.advance,
+                    engine_options=options.engine_options,
                 )
+                yield run, agreed(record)
                 self.progress.advance(_SCORING_STEPS)
 
         def elsewhere(runs: Sequence[Run]):
             local = options.ray in (None, "local")
             order = WorkOrder(
                 model=self._model_elsewhere(),
-                device=options.device,
+                device=policy.device.type if options.device == "auto" else options.device,
                 dtype=options.dtype,
                 trust_remote_code=options.trust_remote_code,
                 task_origin=json.dumps(self.task.origin),
+                task_fingerprint=self.task.fingerprint(),
                 protocol=self.protocol,
                 threads=max(1, (os.cpu_count() or 1) // options.workers) if local else 1,
                 saved={run.key: str(self._file_of(run)) for run in runs if kept is not None and run.layers == kept},
@@ -314,7 +322,7 @@ class _Measuring:
 
     def _file_of(self, run: Run) -> Path:
         name = f"{run.arm.replace(' ', '-')}-seed-{run.seed}-rate-{run.learning_rate:g}.safetensors"
-        return self.folder.path / "trained" / name
+        return self.folder.path.resolve() / "trained" / name
 
     def _keep_best(self, sweep: Sweep, pick: tuple[int, ...] | None) -> Path | None:
         """Of the pick's runs, keep the weights of the one that scores best on validation prompts."""
@@ -328,15 +336,17 @@ class _Measuring:
         found = self._file_of(Run(pick, best["seed"], best["rate"]))
         if found.exists():
             shutil.move(found, final)
+        elif not final.exists():
+            self.progress.note(f"the trained layer is not here: look for {found} on the machine that trained it")
         for other in final.parent.glob(f"{final.stem}-seed-*.safetensors"):
             other.unlink()
         return final if final.exists() else None
 
     def _whole_cost(self) -> float:
-        """Seconds of the whole run when it was first finished; running a finished one again costs little."""
+        """Seconds of the whole run when it was first finished, those of runs that an earlier process did included."""
         seconds = self.memory.recall("cost", self.key)
         if seconds is None:
-            seconds = round(time.perf_counter() - self.start, 3)
+            seconds = round(time.perf_counter() - self.start + self.recalled_seconds, 3)
             self.memory.keep("cost", self.key, seconds)
         return seconds
 
@@ -356,9 +366,7 @@ def _identity(
     kind: str, subject: Subject, task: Task, options: MeasuringOptions, asked: dict[str, Any]
 ) -> dict[str, Any]:
     """What makes two runs the same. The reward is left out: mending it must not lose the sampled completions."""
-    protocol = options.protocol.as_dict()
-    if options.max_new_tokens is None:
-        protocol["max_new_tokens"] = None
+    protocol = options.protocol.as_dict() | {"max_new_tokens": options.max_new_tokens}
     return subject.identity() | {
         "kind": kind,
         "task": task.name,

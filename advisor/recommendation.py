@@ -95,6 +95,7 @@ class Recommendation:
         *,
         output_dir: Any = None,
         progress: Any = None,
+        trust_remote_code: bool = False,
         **changes,
     ) -> "Contributions":
         """Train the pick and say what that brings: `advisor.verify` with this recommendation's decoding and sampling.
@@ -106,12 +107,14 @@ class Recommendation:
 
         if not self.pick:
             raise UsageError(f"There is no pick to prove (verdict {self.verdict.kind}): call advisor.verify(layer=K).")
+        place = {"device": self.model.get("device", "auto"), "dtype": self.model.get("dtype", "auto")}
+        place["trust_remote_code"] = trust_remote_code
         return verify(
             model or self.model["name"],
             tokenizer,
             task or task_of({"task": self.task}),
             layer=self.pick,
-            options=options_like(self.protocol, **changes),
+            options=options_like(self.protocol, place, **changes),
             output_dir=output_dir,
             progress=progress,
         )

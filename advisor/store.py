@@ -16,6 +16,7 @@ from probes.errors import RunError, UsageError
 from probes.memory import Memory
 
 SCHEMA_VERSION = 1
+_MEASURED = ("run", "probe")  # journal entries that a wrong option must not lose
 
 
 class RunFolder(Memory):
@@ -28,7 +29,7 @@ class RunFolder(Memory):
         self._lock = FileLock(self.path / ".lock", timeout=0)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._check_identity()
+            self._check_ours()
             self._lock.acquire()
             self._open()
         except Timeout as error:
@@ -81,11 +82,16 @@ class RunFolder(Memory):
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, kind: type | None, *exc) -> None:
+        measured = any(what in _MEASURED for what, _ in self._entries)
+        if kind is not None and issubclass(kind, UsageError) and not measured:
+            for name in ("config.json", "journal.jsonl", "environment.json"):  # so that better options find it free
+                (self.path / name).unlink(missing_ok=True)
         self.close()
 
     def _open(self) -> None:
         try:
+            self._check_identity()
             self._read_journal()
             # Unbuffered: what could not be written must not be written later.
             self._journal = (self.path / "journal.jsonl").open("ab", buffering=0)
@@ -94,15 +100,18 @@ class RunFolder(Memory):
             self._lock.release()
             raise
 
+    def _check_ours(self) -> None:
+        """Leave folders alone that are not empty and hold no run."""
+        others = [p.name for p in self.path.iterdir() if p.name != ".lock" and not p.name.endswith(".partial")]
+        if others and "config.json" not in others:
+            raise UsageError(
+                f"The output folder '{self.path}' is not empty ({', '.join(sorted(others)[:3])}, …) and holds no "
+                "run of the advisor. Give an empty or new folder with --output-dir."
+            )
+
     def _check_identity(self) -> None:
         file = self.path / "config.json"
         if not file.exists():
-            others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
-            if others:
-                raise UsageError(
-                    f"The output folder '{self.path}' is not empty ({', '.join(sorted(others)[:3])}, …) and holds no "
-                    "run of the advisor. Give an empty or new folder with --output-dir."
-                )
             self.write("config.json", _json({"schema_version": SCHEMA_VERSION, **self.identity}))
             return
         try:

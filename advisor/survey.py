@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from advisor.decision import MIN_GROUPS, Verdict, judge_reward
 from advisor.environment import peak_memory_bytes
 from advisor.forecast import forecast
+from advisor.processes import n_processes
 from advisor.store import SCHEMA_VERSION, RunFolder
 from advisor.subject import Subject
 from probes.checkpoint import LoadedWeights, open_weights
@@ -106,6 +107,8 @@ def survey(
     run breaks; a given model is as found afterwards.
     """
     progress = progress or Progress()
+    if n_processes() > 1:
+        raise UsageError("Probes run in one process: start this without a launcher, then launch advisor verify --from.")
     options.chosen_probes()
     task = load_task(task, seed=options.sampling.seed) if isinstance(task, str | None) else task
     if options.effort == "static":
@@ -120,9 +123,9 @@ def survey(
         if folder and folder.resumed:
             progress.note(f"going on with the run in {folder.path}")
         return _measure(subject, task, options, folder, progress)
-    except BaseException:
+    except BaseException as error:
         if folder:
-            folder.close()
+            folder.__exit__(type(error), error, None)
         raise
 
 

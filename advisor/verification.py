@@ -1,7 +1,7 @@
 """Prove a pick: full single-layer RL against the base policy, full-parameter RL and the middle layer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from advisor.contributions import Contributions
 from advisor.decision import judge_pick
 from advisor.measuring import Arms, MeasuringOptions, OutputDir, measure_arms
+from advisor.subject import identity_hash
 from calibration.protocol import Protocol
 from probes.errors import UsageError
 from probes.progress import Progress
@@ -48,12 +49,20 @@ def verify(
     )
 
 
-def options_like(protocol: dict[str, Any], **changes) -> MeasuringOptions:
-    """Measuring options with a recommendation's decoding, sampling and seed; `changes` are fields of `Protocol`."""
+def folder_in(source: str | Path) -> Callable[[dict[str, Any]], Path]:
+    """Where the verifications of the recommendation in `source` go: each protocol into a folder of its own."""
+    return lambda identity: Path(source).expanduser() / f"verification-{identity_hash(identity)}"
+
+
+def options_like(protocol: dict[str, Any], place: dict[str, Any] | None = None, **changes) -> MeasuringOptions:
+    """Measuring options with a recommendation's decoding, sampling and seed; `changes` are fields of `Protocol`.
+
+    `place` are fields of `MeasuringOptions` that say how the model is loaded.
+    """
     names = ("group_size", "temperature", "prompt_style", "seed")
     training = TrainingConfig(**{name: protocol[name] for name in names if name in protocol})
     fields = {"training": training, "decoding": protocol["decoding"], **changes}
-    return MeasuringOptions(Protocol(**fields), max_new_tokens=protocol.get("max_new_tokens"))
+    return MeasuringOptions(Protocol(**fields), max_new_tokens=protocol.get("max_new_tokens"), **(place or {}))
 
 
 def read_recommendation(folder: str | Path) -> dict[str, Any]:

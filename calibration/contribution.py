@@ -32,23 +32,26 @@ class Estimate:
 
 
 class Scores:
-    """Scores of the base policy (n,) and of trained arms (S, n), with joint bootstrap draws of their means.
+    """Scores of the base policy (n,) and of trained arms, by seed (n,), with joint bootstrap draws of their means.
 
-    Prompts that any arm or the base left unscored (NaN) are dropped for all. Drawing S seeds out of S understates their
-    spread, so deviations between seeds are widened by sqrt(S / (S - 1)); with one seed they are unknown, and intervals
-    cover prompts alone. Measured coverage of the 90 % intervals: `tests/benchmarks/intervals.py`. Cost: 4000 draws,
+    Prompts that any arm or the base left unscored (NaN) are dropped for all. Every arm is drawn with the same prompts
+    and seeds, an arm that lacks a seed with those that it has. Drawing S seeds out of S understates their spread, so
+    deviations between seeds are widened by sqrt(S / (S - 1)); with one seed they are unknown, and intervals cover
+    prompts alone. Measured coverage of the 90 % intervals: `tests/benchmarks/intervals.py`. Cost: 4000 draws,
     milliseconds for hundreds of prompts.
     """
 
-    def __init__(self, base: np.ndarray, arms: Mapping[str, np.ndarray], seed: int = 0) -> None:
+    def __init__(self, base: np.ndarray, arms: Mapping[str, Mapping[int, np.ndarray]], seed: int = 0) -> None:
         scored = ~np.isnan(base)
-        for scores in arms.values():
-            scored &= ~np.isnan(scores).any(0)
+        for by_seed in arms.values():
+            for scores in by_seed.values():
+                scored &= ~np.isnan(scores)
         self.n_prompts = int(scored.sum())
         if not self.n_prompts:
             raise RunError("The reward gave None on every held-out prompt in some run, so no score can be compared.")
         self.base = base[scored]
-        self.arms = {name: scores[:, scored] for name, scores in arms.items()}
+        self.arms = {name: np.array([scores[scored] for scores in by_seed.values()]) for name, by_seed in arms.items()}
+        self._seeds = {name: list(by_seed) for name, by_seed in arms.items()}
         self._seed = seed
         self._base_draws, self._draws = self._draw()
 
@@ -80,13 +83,16 @@ class Scores:
         rng = np.random.default_rng(self._seed)
         n = self.n_prompts
         share = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS) / n  # (draws, n)
-        n_seeds = {len(scores) for scores in self.arms.values()}
-        pick = {s: rng.multinomial(s, np.full(s, 1 / s), size=_DRAWS) / s for s in sorted(n_seeds)}
+        seeds = sorted({seed for own in self._seeds.values() for seed in own})
+        picked = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=_DRAWS) if seeds else None
         draws = {}
         for name, scores in self.arms.items():
             by_seed = share @ scores.T  # (draws, S)
-            s, mean = len(scores), by_seed.mean(1)
-            draws[name] = mean + widening(s) * ((pick[s] * by_seed).sum(1) - mean)
+            weight = picked[:, [seeds.index(seed) for seed in self._seeds[name]]].astype(float)
+            weight[weight.sum(1) == 0] = 1.0  # none of its seeds was drawn: take all of them
+            mean = by_seed.mean(1)
+            drawn = (weight * by_seed).sum(1) / weight.sum(1)
+            draws[name] = mean + widening(len(scores)) * (drawn - mean)
         return share @ self.base, draws
 
 

@@ -56,6 +56,11 @@ class Protocol:
     def seed_numbers(self) -> list[int]:
         return [self.training.seed + i for i in range(self.seeds)]
 
+    @property
+    def searching_seeds(self) -> list[int]:
+        """The seeds that try every rate."""
+        return self.seed_numbers if self.rate_by == "every_seed" else self.seed_numbers[:1]
+
     def config(self, seed: int, learning_rate: float) -> TrainingConfig:
         """The hyper-parameters of one run."""
         return replace(self.training, seed=seed, learning_rate=learning_rate)
@@ -63,7 +68,7 @@ class Protocol:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: the training fields at the top level, the rates as a list."""
         training = asdict(self.training)
-        for name in ("learning_rate", "seed", "tokens_per_pass", "sampling_rows"):
+        for name in ("learning_rate", "seed", "tokens_per_pass"):
             training.pop(name)
         return {
             **training,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from calibration.protocol import Protocol, Split
-from probes.errors import RunError
+from probes.errors import NotFiniteError, RunError
 from probes.peak_memory import PeakMemory
 from probes.policy import Policy
 from probes.registry import DECODINGS
@@ -19,6 +19,10 @@ from probes.training import Trainer, TrainingConfig, TrainingFailure
 from probes.training.saved_layers import save_layers
 
 FULL = "full"
+
+
+class UnscoredError(RunError):
+    """The reward scored none of the prompts that a policy answered."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,9 @@ def perform(
     unscored) under each decoding, ``validation`` their means on the validation prompts, ``curve`` one record a step.
     """
     start, peak = time.perf_counter(), PeakMemory(policy.device)
-    facts = {"policy": policy.name, "fingerprint": policy.fingerprint(), "run": run.key, "task": task.name}
+    facts = {"policy": policy.name, "run": run.key, "task": task.name}
+    if save_to is not None:
+        facts["fingerprint"] = policy.fingerprint()
     config = protocol.config(run.seed, run.learning_rate)
     record = {"arm": run.arm, "layers": run.layers and list(run.layers), "seed": run.seed, "rate": run.learning_rate}
     curve: list[dict[str, Any]] = []
@@ -75,11 +81,13 @@ def perform(
     try:
         with make_trainer(policy, task, split, protocol, run.layers, config, engine_options) as trainer:
             trainer.run(note)
-            record |= score_both(policy, task, split, protocol, config.max_new_tokens)
+            try:
+                record |= score_both(policy, task, split, protocol, config.max_new_tokens)
+            except (NotFiniteError, UnscoredError) as error:
+                raise TrainingFailure(config.steps - 1, f"its answers cannot be scored ({error})") from error
             record["trained_parameters"] = sum(p.numel() for p in trainer.trained.values())
             if save_to is not None:
                 save_layers(save_to, trainer.weights(), policy.dtype, facts)
-                record["saved"] = save_to.name
         record["failed"] = None
     except TrainingFailure as failure:
         record |= {"failed": str(failure), "failed_at_step": failure.step}
@@ -90,7 +98,10 @@ def perform(
 
 
 def score_both(policy: Policy, task: Task, split: Split, protocol: Protocol, max_new_tokens: int) -> dict[str, Any]:
-    """Scores of the policy as it is: ``held_out`` per prompt and ``validation`` means, under both decodings."""
+    """Scores of the policy as it is: ``held_out`` per prompt and ``validation`` means, under both decodings.
+
+    Raises `UnscoredError` where the reward scores none of the prompts.
+    """
 
     def scores(rows: list[Row], decoding: str) -> np.ndarray:
         return score_policy(
@@ -106,11 +117,13 @@ def score_both(policy: Policy, task: Task, split: Split, protocol: Protocol, max
         )
 
     validation = {decoding: scores(split.validation, decoding) for decoding in DECODINGS}
-    if np.isnan(validation[protocol.decoding]).all():
-        raise RunError("The reward gave None on every validation prompt, so no learning rate can be chosen by it.")
+    held_out = {decoding: scores(split.held_out, decoding) for decoding in DECODINGS}
+    for what, found in (("validation", validation), ("held-out", held_out)):
+        if any(np.isnan(values).all() for values in found.values()):
+            raise UnscoredError(f"the reward gave None on every {what} prompt")
     return {
         "validation": {decoding: _plain(np.nanmean(values)) for decoding, values in validation.items()},
-        "held_out": {d: [_plain(v) for v in scores(split.held_out, d)] for d in DECODINGS},
+        "held_out": {decoding: [_plain(v) for v in values] for decoding, values in held_out.items()},
     }
 
 

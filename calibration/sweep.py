@@ -49,13 +49,14 @@ class Sweep:
     records: dict[str, dict[str, Any]]  # by `Run.key`
 
     def chosen_rate(self, layers: tuple[int, ...] | None) -> float | None:
-        """The rate with the best mean validation score over seeds under the protocol's decoding; ties go to the lower.
+        """The rate with the best mean validation score under the protocol's decoding; ties go to the lower.
 
-        A rate counts only as far as it ran; one that broke down on any seed loses to one that did not. None if all did.
+        Judged on the seeds that try every rate. One that broke down on any of them loses to one that did not; None if
+        all did.
         """
         best, best_value = None, (-1, -np.inf)
         for rate in sorted(self.protocol.learning_rates):
-            found = [self.records.get(Run(layers, seed, rate).key) for seed in self.protocol.seed_numbers]
+            found = [self.records.get(Run(layers, seed, rate).key) for seed in self.protocol.searching_seeds]
             found = [record for record in found if record]
             values = [r["validation"][self.protocol.decoding] for r in found if r["failed"] is None]
             if not values:
@@ -76,9 +77,9 @@ class Sweep:
         """Joint bootstrap of all arms that have a score."""
         found = {}
         for layers in self.arms:
-            good = [r["held_out"][decoding] for r in self.runs_of(layers) if r["failed"] is None]
+            good = {r["seed"]: r["held_out"][decoding] for r in self.runs_of(layers) if r["failed"] is None}
             if good:
-                found[arm_name(layers)] = np.array(good, dtype=float)
+                found[arm_name(layers)] = {seed: np.array(values, dtype=float) for seed, values in good.items()}
         return Scores(np.array(self.base["held_out"][decoding], dtype=float), found)
 
     def results(self, decoding: str) -> dict[str, ArmResult]:
@@ -128,7 +129,7 @@ def measure_contributions(
     perform: Perform,
     *,
     memory: Memory | None = None,
-    on_recalled: Callable[[], None] = lambda: None,
+    on_recalled: Callable[[dict[str, Any]], None] = lambda record: None,
     key: str = "",
 ) -> Sweep:
     """Perform every run of the protocol that `memory` does not have, and keep each as soon as it is done.
@@ -140,8 +141,7 @@ def measure_contributions(
     memory = memory or Memory()
     arms = list(dict.fromkeys(arms))
     rates, seeds = protocol.learning_rates, protocol.seed_numbers
-    searching = seeds if protocol.rate_by == "every_seed" else seeds[:1]
-    first = [Run(layers, seed, rate) for seed in searching for rate in rates for layers in arms]
+    first = [Run(layers, seed, rate) for seed in protocol.searching_seeds for rate in rates for layers in arms]
     sweep = Sweep(protocol, arms, base, {})
     _perform_missing(sweep, first, perform, memory, on_recalled, key)
     chosen = {layers: sweep.chosen_rate(layers) for layers in arms}
@@ -159,7 +159,7 @@ def count_runs(protocol: Protocol, n_arms: int) -> int:
 
 
 def _perform_missing(
-    sweep: Sweep, runs: Sequence[Run], perform: Perform, memory: Memory, on_recalled: Callable[[], None], key: str
+    sweep: Sweep, runs: Sequence[Run], perform: Perform, memory: Memory, on_recalled: Callable, key: str
 ) -> None:
     missing = []
     for run in runs:
@@ -168,7 +168,7 @@ def _perform_missing(
             missing.append(run)
         else:
             sweep.records[run.key] = record
-            on_recalled()
+            on_recalled(record)
     if missing:
         for run, record in perform(missing):
             memory.keep("run", key + run.key, record)

@@ -38,6 +38,7 @@ class WorkOrder:
     dtype: str
     trust_remote_code: bool
     task_origin: str  # JSON, as `probes.tasks.reload_task` takes it
+    task_fingerprint: str  # of the prompts, so that data changed meanwhile is found out
     protocol: Protocol
     threads: int = 1
     saved: dict[str, str] = field(default_factory=dict)  # where trained weights go, by the run's key
@@ -60,7 +61,7 @@ def in_processes(n_workers: int) -> Workers:
                 pending = set(futures)
                 while pending:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in done:
+                    for future in sorted(done, key=lambda f: f.exception() is not None):  # good records first
                         record = future.result()
                         left.remove(futures[future])
                         yield futures[future], record
@@ -106,13 +107,23 @@ def on_ray(address: str | None, n_workers: int) -> Workers:
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise UsageError(f"No Ray cluster answers at '{address}': {str(error).splitlines()[0]}") from error
         try:
-            gpus = int(order.device.startswith("cuda"))
-            remote = ray.remote(max_retries=_TRIES, num_cpus=order.threads, num_gpus=gpus)(perform_order)
+            gpus = {"num_gpus": 1} if order.device.startswith("cuda") else {}
+            remote = ray.remote(max_retries=_TRIES, num_cpus=order.threads, **gpus)(perform_order)
             pending = {remote.remote(order, run): run for run in runs}
-            while pending:
-                done, _ = ray.wait(list(pending), num_returns=1)
-                run = pending.pop(done[0])
-                yield run, _from_ray(ray, done[0])
+            failure = None
+            while pending and failure is None:
+                ray.wait(list(pending), num_returns=1)
+                done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
+                for reference in done:
+                    run = pending.pop(reference)
+                    try:
+                        record = _from_ray(ray, reference)
+                    except AdvisorError as error:
+                        failure = error  # raised when the good records beside it have been given
+                    else:
+                        yield run, record
+            if failure is not None:
+                raise failure
         finally:
             if own:
                 ray.shutdown()
@@ -139,6 +150,8 @@ def perform_order(order: WorkOrder, run: Run) -> dict[str, Any]:
 
     torch.set_num_threads(order.threads)
     policy, task = _loaded(order.model, order.device, order.dtype, order.trust_remote_code, order.task_origin)
+    if task.fingerprint() != order.task_fingerprint:
+        raise UsageError("The data has changed since the run began: put it back, or begin a run in another folder.")
     file = order.saved.get(run.key)
     split = split_task(task, order.protocol)
     return perform(policy, task, split, order.protocol, run, save_to=Path(file) if file else None)

@@ -20,6 +20,16 @@ class RunError(AdvisorError):
     """The run itself failed: a reward raised, a download broke, a measurement could not be taken."""
 
 
+class NotFiniteError(RunError):
+    """The policy's logits are not finite, so nothing can be sampled from it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The policy's logits are not finite: its weights are broken, or its number format has too small a range. "
+            "Check the checkpoint, or pass --dtype float32."
+        )
+
+
 class ProbeFailure(AdvisorError):
     """One probe cannot be measured here. Its reason is carried to the report; the other probes go on."""
 

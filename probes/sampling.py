@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from probes.errors import NotFiniteError
 from probes.policy import Policy
 
 
@@ -71,7 +72,9 @@ def sample_completions(
 
 
 def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
-    """The next token of each row from logits (B, V): (B,)."""
+    """The next token of each row from logits (B, V): (B,). Raises `NotFiniteError`."""
+    if not bool(torch.isfinite(logits).all()):
+        raise NotFiniteError
     if temperature == 0:
         return logits.argmax(-1)
     return torch.multinomial((logits.float() / temperature).softmax(-1), 1, generator=generator)[:, 0]

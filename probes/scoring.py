@@ -35,7 +35,7 @@ def score_policy(
 ) -> np.ndarray:
     """Reward of each row's prompt, (n,), NaN where the reward gave None: one greedy answer, or the mean of `samples`.
 
-    The same seed draws with the same random numbers, so that two policies are compared on equal terms. With `memory`
+    The same seed starts from the same random numbers. With `memory`
     the answers are kept under `key`. The policy is left as found. Cost: one forward over the prompts and one over each
     new token.
     """

@@ -98,9 +98,9 @@ def _ready_to_prove(task: "Task | None", arguments: dict[str, Any]) -> "Measurin
 
 def _prove(model: str, task: "Task", result: "Recommendation", options: "MeasuringOptions") -> "Contributions":
     from advisor.cli.progress import shown_progress
-    from advisor.verification import verify
+    from advisor.verification import folder_in, verify
 
     options = replace(options, max_new_tokens=result.protocol["max_new_tokens"])
     with shown_progress({"start": 1.0}) as progress:
-        folder = result.folder / "verification"
+        folder = folder_in(result.folder)
         return verify(model, None, task, layer=result.pick, options=options, output_dir=folder, progress=progress)

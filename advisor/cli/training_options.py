@@ -154,7 +154,10 @@ def parse_layers(text: str, option: str) -> list[int]:
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match:
             raise UsageError(f"{option} '{text}' is not a list of layers: write numbers, for example 0,4,8 or 3-6.")
-        found += range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1)
+        first, last = int(match.group(1)), int(match.group(2) or match.group(1))
+        if last < first:
+            raise UsageError(f"{option} '{text}': the range {first}-{last} is empty. Write {last}-{first}.")
+        found += range(first, last + 1)
     return found
 
 

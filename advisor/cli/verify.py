@@ -1,6 +1,5 @@
 """`advisor verify`"""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -49,7 +48,9 @@ def command(
     with shown_progress({"start": 4.0}) as progress:
         if source is not None:
             model, picks, task = _recommended(source, model, context, arguments)
-            output_dir = output_dir or str(Path(source).expanduser() / "verification")
+            from advisor.verification import folder_in
+
+            output_dir = output_dir or folder_in(source)
         else:
             task = make_task(arguments)
         from advisor.verification import verify

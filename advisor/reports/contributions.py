@@ -25,7 +25,9 @@ def headline(found: "Contributions") -> str:
         "no_better_than_middle": f"No better than the middle layer: {pick} gains, but not more than layer "
         f"{found.model['n_layers'] // 2}.",
         "not_confirmed": f"Not confirmed: {pick}.",
-        "no_headroom": "No headroom: there is no gain to have a share of.",
+        "no_headroom": "No headroom: full-parameter training shows no gain to have a share of."
+        if found.sweep
+        else "No headroom: the base policy is at its best already.",
         "broke_down": "Training broke down.",
         "measured": f"{len(found.roles)} arms measured.",
     }.get(found.verdict.kind, "Nothing was trained.")
@@ -106,8 +108,10 @@ def print_contributions(found: "Contributions", console: Console) -> None:
         console.print(intervals_line(found) + "\n", style="dim", highlight=False)
         for arm, runs in curves(found).items():
             mean = [sum(step) / len(step) for step in zip(*runs, strict=False)]
-            spark = wording.sparkline([value for value in mean if value == value])
-            console.print(f"{arm:16} reward {mean[0]:.2f} {spark} {mean[-1]:.2f}", highlight=False)
+            mean = [value for value in mean if value == value]  # steps whose every completion was unscored
+            if mean:
+                spark = wording.sparkline(mean)
+                console.print(f"{arm:16} reward {mean[0]:.2f} {spark} {mean[-1]:.2f}", highlight=False)
         console.print()
         for decoding in DECODINGS:
             agreement = found.sweep.seed_agreement(decoding)

@@ -35,7 +35,7 @@ class TrainingConfig:
     prompt_style: str = "auto"
     seed: int = 0
     tokens_per_pass: int = 512  # completion tokens of a micro-batch: a bound on memory, not on the result
-    sampling_rows: int = 256  # completions sampled at once, likewise
+    sampling_rows: int = 256  # completions sampled at once: a bound on memory that also sets which numbers are drawn
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:

@@ -7,16 +7,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from probes.errors import UsageError
+from probes.errors import RunError, UsageError
 
 
 def save_layers(file: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype, facts: dict[str, str]) -> None:
-    """Write tensors by full parameter name in the policy's `dtype`, whole or not at all; `facts` go into the header."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Write tensors by full parameter name in the policy's `dtype`, whole or not at all; `facts` go into the header.
+
+    Raises `RunError` where there is no room.
+    """
     partial = file.with_name(f".{file.name}.partial")
     tensors = {name: value.to(dtype).contiguous() for name, value in weights.items()}
-    save_file(tensors, partial, metadata={name: str(value) for name, value in facts.items()})
-    partial.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partial, metadata={name: str(value) for name, value in facts.items()})
+        partial.replace(file)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(
+            f"The trained layer cannot be written into '{file.parent}' ({error}). Finished runs are kept: make room "
+            "and run the same command again."
+        ) from error
 
 
 @torch.no_grad()

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
 import torch
 from torch import nn
 
-from probes.errors import UsageError
+from probes.errors import NotFiniteError, UsageError
 from probes.layout import GroupBatch, Layout, choose_layout, shares_prompts, unshared_layout
 from probes.policy import Policy
 from probes.preserve import left_as_found
@@ -66,14 +66,14 @@ class Trainer:
         rows: Sequence[Row] | None = None,
         share_prompts: bool | None = None,
     ) -> None:
-        self.policy, self.task, self.config = policy, task, config
+        self.policy, self.task = policy, task
         self.layers = None if layers is None else sorted(set(layers))
         self.rows = list(task.train if rows is None else rows)
         self.trained = trained_parameters(policy, self.layers)
         limit = policy.context_length
         texts = [row["prompt"] for row in self.rows]
         self.prompts = encode_all(texts, policy.tokenizer, config.prompt_style, limit)
-        self.max_new_tokens = capped(config.max_new_tokens, self.prompts, limit)
+        self.config = replace(config, max_new_tokens=capped(config.max_new_tokens, self.prompts, limit))
         self.steps_done = 0
         self._share = share_prompts
         self._open = ExitStack()
@@ -88,6 +88,7 @@ class Trainer:
             opened.callback(self._put_back)
             for parameter in self.policy.model.parameters():
                 parameter.requires_grad_(False)
+                parameter.grad = None  # the caller's own, put back on leaving, must not join the first update
             for parameter in self.trained.values():
                 parameter.requires_grad_(True)
             if self.config.gradient_checkpointing:
@@ -140,13 +141,11 @@ class Trainer:
                     self.policy,
                     part,
                     self.config.group_size,
-                    max_new_tokens=self.max_new_tokens,
+                    max_new_tokens=self.config.max_new_tokens,
                     temperature=self.config.temperature,
                     generator=generator,
                 )
-            except RuntimeError as error:
-                if "probability tensor" not in str(error):
-                    raise
+            except NotFiniteError as error:
                 raise TrainingFailure(self.steps_done, "the policy's logits are no longer finite") from error
         ids = by_prompt(found, self.config.group_size)
         rows, prompts = [self.rows[i] for i in chosen], [self.prompts[i] for i in chosen]

@@ -6,14 +6,17 @@ accelerate's configuration, vLLM from `options` (``{"use_vllm": True, ...}``, an
 
 import copy
 import math
+import random
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import torch
 
-from probes.errors import UsageError
+from probes.errors import RunError, UsageError
 from probes.policy import Policy
 from probes.preserve import left_as_found
 from probes.prompts import encode_all, is_chat
@@ -23,7 +26,7 @@ from probes.tasks.task import Row, Task
 from probes.training.config import TrainingConfig
 from probes.training.failure import TrainingFailure
 from probes.training.optimizer import warmed_up
-from probes.training.trainer import StepRecord, trained_parameters
+from probes.training.trainer import EXPLODED, StepRecord, trained_parameters
 
 CHECKED_WITH = "trl 1.16.0"
 
@@ -61,6 +64,8 @@ class TRLTrainer:
     def __enter__(self) -> "TRLTrainer":
         with ExitStack() as opened:
             opened.enter_context(left_as_found(self.policy.model))
+            opened.callback(random.setstate, random.getstate())  # TRL seeds both for the whole process
+            opened.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
             self.policy.model.eval()
             self.base = {name: p.detach().clone() for name, p in self.trained.items()}
             opened.callback(self._copy_in, self.base)
@@ -81,6 +86,10 @@ class TRLTrainer:
             if "probability tensor" not in str(error):
                 raise
             raise TrainingFailure(len(self._log.records), "the policy's logits are no longer finite") from error
+        if len(self._log.records) != self.config.steps:
+            raise RunError(
+                f"TRL took {len(self._log.records)} of {self.config.steps} steps ({CHECKED_WITH} takes all)."
+            )
         accelerator = self.grpo.accelerator
         state = accelerator.get_state_dict(self.grpo.model_wrapped)  # gathered, where it is sharded
         if accelerator.num_processes > 1:
@@ -141,24 +150,32 @@ class TRLTrainer:
         trainer_class = type("GRPOTrainer", (GRPOTrainer,), {"create_scheduler": scheduler})
         log = type("StepLog", (_StepLog, TrainerCallback), {})(config)
         saving = type("KeepFrozenFrozen", (_KeepFrozenFrozen, TrainerCallback), {})()
+        reference = copy.deepcopy(self.policy.model).requires_grad_(False) if config.kl else None
         try:
             arguments = GRPOConfig(**self._arguments(half))
-            grpo = trainer_class(
-                model=model,
-                reward_funcs=reward,
-                args=arguments,
-                train_dataset=datasets.Dataset.from_list(
-                    [{"prompt": _as_trl(row["prompt"], as_chat), "index": i} for i, row in enumerate(rows)]
-                ),
-                processing_class=tokenizer,
-                callbacks=[saving, log],
-            )
+            # TRL would read the reference of the KL term from the files that the model came from, if any.
+            with mock.patch("trl.trainer.grpo_trainer.create_model_from_path", return_value=reference):
+                grpo = trainer_class(
+                    model=model,
+                    reward_funcs=reward,
+                    args=arguments,
+                    train_dataset=datasets.Dataset.from_list(
+                        [{"prompt": _as_trl(rows[i]["prompt"], as_chat), "index": i} for i in self._indices()]
+                    ),
+                    processing_class=tokenizer,
+                    callbacks=[saving, log],
+                )
         except (TypeError, ValueError, ImportError) as error:
             raise UsageError(
                 f"TRL refuses this run: {str(error).splitlines()[0]} (checked with {CHECKED_WITH})."
             ) from error
         grpo.remove_callback(PrinterCallback)  # it prints every log to stdout, which is for results
         return grpo, log
+
+    def _indices(self) -> list[int]:
+        """Every row, repeated to a whole step where there are fewer: TRL drops what does not fill one."""
+        n = len(self.rows)
+        return [i % n for i in range(max(n, self.config.prompts_per_step))]
 
     def _arguments(self, half: bool) -> dict[str, Any]:
         """Fields of GRPOConfig that say what `TrainingConfig` says."""
@@ -201,6 +218,8 @@ class TRLTrainer:
             "gradient_checkpointing_kwargs": {"use_reentrant": False},
             "logging_steps": 1,
             "save_strategy": "no",
+            "logging_nan_inf_filter": False,
+            "disable_dropout": True,
             "report_to": "none",
             "disable_tqdm": True,
             **self.options,
@@ -222,28 +241,38 @@ class _KeepFrozenFrozen:
 
 
 class _StepLog:
-    """Turns TRL's log into step records; a loss or gradient norm that is not finite ends the run."""
+    """Turns TRL's log into step records; a loss or gradient norm that is not sound ends the run.
+
+    TRL logs rewards with the first update on a batch of completions only; the record is made with the last.
+    """
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config, self.records, self.on_step = config, [], lambda record: None
+        self._sampled: dict[str, Any] = {}
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        if "reward" not in logs or "loss" not in logs:
+        if "loss" not in logs:
             return
         step = (state.global_step - 1) // self.config.updates_per_batch
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(float(logs[name])):
+        for name, limit in (("loss", EXPLODED), ("grad_norm", math.inf)):
+            value = float(logs[name])
+            if not math.isfinite(value):
                 raise TrainingFailure(step, f"the {name.replace('_', ' ')} is not finite")
+            if abs(value) > limit:
+                raise TrainingFailure(step, f"the {name.replace('_', ' ')} exploded to {value:.3g}")
+        if "reward" in logs:
+            self._sampled = dict(logs)
         if state.global_step % self.config.updates_per_batch:
             return
+        found = self._sampled
         record = StepRecord(
             step,
-            float(logs["reward"]),
-            float(logs["frac_reward_zero_std"]),
-            float(logs["completions/mean_length"]),
+            math.nan if found["reward"] is None else float(found["reward"]),
+            float(found["frac_reward_zero_std"]),
+            float(found["completions/mean_length"]),
             float(logs["loss"]),
             float(logs["grad_norm"]),
-            float(logs["step_time"]),
+            float(found["step_time"]),
         )
         self.records.append(record)
         self.on_step(record)

@@ -57,7 +57,8 @@ def measurement(rng: np.random.Generator, n_seeds: int, seed_sd: float) -> tuple
         return (rng.random((rows, N_PROMPTS)) < np.clip(moved, 0, 1)).astype(float)
 
     base = (rng.random(N_PROMPTS) < chance).astype(float)
-    scores = Scores(base, {"full": answers(FULL, n_seeds), "a": answers(LAYER, n_seeds), "b": answers(LAYER, n_seeds)})
+    gains = {"full": FULL, "a": LAYER, "b": LAYER}
+    scores = Scores(base, {arm: dict(enumerate(answers(gain, n_seeds))) for arm, gain in gains.items()})
     gain, difference, share = scores.gain("a"), scores.difference("a", "b"), scores.contribution("a", "full")
     held = (gain.low <= LAYER <= gain.high, difference.low <= 0 <= difference.high)
     if share is None:

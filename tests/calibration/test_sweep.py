@@ -29,6 +29,20 @@ def test_the_rate_is_chosen_on_validation_under_the_asked_decoding():
     assert sweep.chosen_rate((1,)) != BEST_RATE[1,]
 
 
+def test_seeds_that_try_one_rate_do_not_change_the_choice():
+    """Planted: later seeds do worse, so that their mean at the chosen rate falls below another rate's first seed."""
+
+    class Falling(Planted):
+        def __call__(self, runs):
+            for run, found in super().__call__(runs):
+                found["validation"] = {d: v - 0.15 * run.seed for d, v in found["validation"].items()}
+                yield run, found
+
+    results = measured(Falling(), "first_seed").results("greedy")
+    assert {r.layers: r.learning_rate for r in results.values()} == BEST_RATE
+    assert all(r.seeds == [0, 1, 2] for r in results.values())
+
+
 def test_held_out_scores_play_no_part_in_the_choice():
     class Misleading(Planted):
         def __call__(self, runs):

@@ -42,7 +42,7 @@ def protocol(**changes) -> Protocol:
 
 
 def order(task, **changes) -> WorkOrder:
-    return WorkOrder(str(TINY), "cpu", "auto", False, json.dumps(task.origin), protocol(**changes))
+    return WorkOrder(str(TINY), "cpu", "auto", False, json.dumps(task.origin), task.fingerprint(), protocol(**changes))
 
 
 def test_a_killed_worker_costs_only_the_run_it_was_at(way, tiny, tmp_path):

@@ -132,6 +132,23 @@ def test_exactly_what_was_asked_for_is_trained_and_put_back(own_tiny, sums, laye
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
+def test_a_gradient_that_the_caller_holds_takes_no_part_and_is_put_back(own_tiny, sums):
+    groups, settings = make_rollouts(4, n_words=60).groups, config(learning_rate=1e-3)
+
+    def weights():
+        with Trainer(own_tiny, sums, settings, layers=[2]) as trainer:
+            trainer.update(groups)
+            return trainer.weights()
+
+    expected = weights()
+    held = {name: torch.full_like(p, 7.0) for name, p in own_tiny.model.named_parameters()}
+    for name, p in own_tiny.model.named_parameters():
+        p.grad = held[name]
+    found = weights()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(p.grad is held[name] and bool((p.grad == 7).all()) for name, p in own_tiny.model.named_parameters())
+
+
 @pytest.mark.parametrize(("layer", "n_forward"), [(0, 12), (3, 9), (5, 7)])
 def test_backward_stops_at_the_trained_layer_with_checkpointing_too(tiny, sums, layer, n_forward):
     """Layers that run forward: all 6, and again from the trained one up. No input below it asks for a gradient."""

@@ -40,15 +40,30 @@ def as_trl_inputs(groups, settings):
     }
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "dr_grpo"])
+def reference_log_probs(grpo, inputs):
+    """Of the base policy, as TRL computes them before an update."""
+    with torch.no_grad():
+        found = grpo._get_per_token_logps_and_entropies(
+            grpo.ref_model,
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1),
+            inputs["completion_ids"].size(1),
+        )
+    return found[0]
+
+
+@pytest.mark.parametrize("changes", [{}, {"algorithm": "dr_grpo"}, {"kl": 0.5}])
 @pytest.mark.parametrize("layers", [None, [1]])
-def test_the_same_batch_gives_the_same_gradient(tiny, sums, algorithm, layers, monkeypatch):
+def test_the_same_batch_gives_the_same_gradient(tiny, sums, changes, layers, monkeypatch):
     policy = Policy.from_objects(make_model("Llama"), tiny.tokenizer)
-    groups, settings = make_rollouts(6, 4).groups, config(algorithm=algorithm)
+    groups, settings = make_rollouts(6, 4).groups, config(**changes)
     with TRLTrainer(policy, sums, settings, layers=layers) as ours:
         model = ours.grpo.model.train()
         ours.grpo.current_gradient_accumulation_steps = 1
-        loss = ours.grpo._compute_loss(model, as_trl_inputs(groups, settings))
+        inputs = as_trl_inputs(groups, settings)
+        if settings.kl:
+            inputs["ref_per_token_logps"] = reference_log_probs(ours.grpo, inputs)
+        loss = ours.grpo._compute_loss(model, inputs)
         loss.backward()
         expected = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     found = {}
@@ -126,6 +141,40 @@ def test_a_reward_sees_the_task_as_with_the_native_engine(tiny, sums):
         pytest.raises(RunError, match="by zero"),
     ):
         trainer.run()
+
+
+def test_several_updates_a_batch_are_one_record_a_step(tiny, sums):
+    settings = config(steps=3, updates_per_batch=2)
+    with TRLTrainer(tiny, sums, settings, layers=[1]) as trainer:
+        records = trainer.run()
+        assert trainer.grpo.state.global_step == 6
+    assert [record.step for record in records] == [0, 1, 2]
+
+
+def test_fewer_prompts_than_a_step_takes_are_repeated(tiny, sums):
+    with TRLTrainer(tiny, sums, config(), layers=[1], rows=sums.train[:3]) as trainer:
+        assert len(trainer.run()) == 2
+
+
+def test_the_reference_of_the_kl_term_is_the_policy_in_memory(own_tiny, sums):
+    """Not what its name leads to on disk: at the first step the divergence from it is 0."""
+    with torch.no_grad():
+        own_tiny.model.model.norm.weight.mul_(1.7)
+    with TRLTrainer(own_tiny, sums, config(steps=1, kl=0.1), layers=[1]) as trainer:
+        trainer.run()
+        logged = [entry["kl"] for entry in trainer.grpo.state.log_history if "kl" in entry]
+    assert logged[0] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_random_states_are_put_back(tiny, sums):
+    import random
+
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    expected = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    with TRLTrainer(tiny, sums, config(steps=1), layers=[1]) as trainer:
+        trainer.run()
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == expected  # noqa: NPY002
 
 
 def test_bad_options_are_refused(tiny, sums):
