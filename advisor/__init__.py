@@ -28,7 +28,7 @@ _PUBLIC = {
     "verify": "advisor.verification",
     "sweep": "advisor.sweeping",
     "Contributions": "advisor.contributions",
-    "MeasuringOptions": "advisor.measuring",
+    "MeasuringOptions": "advisor.measuring_options",
     "Protocol": "calibration.protocol",
     "TrainingConfig": "probes.training",
     "load_layers": "probes.training.saved_layers",

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from advisor.contributions import Contributions, roles_of
 from advisor.decision import MIN_GROUPS, Verdict, judge_base, judge_reward
 from advisor.forecast import forecast_training
+from advisor.measuring_options import MeasuringOptions
 from advisor.processes import SharedMemory, agreed, is_first, n_processes
 from advisor.store import RunFolder
 from advisor.subject import Subject
 from calibration.contribution import interval_width, prompts_needed
-from calibration.protocol import Protocol, Split, split_task
+from calibration.protocol import Split, split_task
 from calibration.runs import Run, arm_name, make_trainer, perform, score_both
 from calibration.sweep import Sweep, count_runs, measure_contributions
 from calibration.workers import WorkOrder, in_processes, on_ray
-from probes.errors import UsageError, unknown_name
+from probes.errors import UsageError
 from probes.memory import Memory
 from probes.policy import Policy
 from probes.progress import Progress
@@ -32,55 +33,11 @@ from probes.rollouts import SamplingConfig, collect_rollouts
 from probes.tasks import Task, load_task, reload_task
 from probes.training.trainer import trained_parameters
 
-REFERENCES = ("full", "none")
 _CHECKED_PROMPTS = 64  # looked at for reward spread before anything is trained
 _SCORING_STEPS = 1.0  # scoring both decodings, in steps of training; only for the time left
 
 Arms = list[tuple[str, tuple[int, ...] | None]]  # (role, layers); layers None is full-parameter training
 OutputDir = str | Path | Callable[[dict[str, Any]], Path] | None
-
-
-@dataclass(frozen=True)
-class MeasuringOptions:
-    """How contributions are measured, besides the protocol.
-
-    ``max_new_tokens`` None is chosen from a first few completions. ``budget`` in seconds bounds the whole run by taking
-    fewer steps than the protocol's. ``interval_width`` is the widest 90 % interval of a score (for rewards from 0 to 1)
-    that the held-out prompts may give. With ``workers`` above 1 a pool of processes trains, with ``ray`` (an address,
-    or "local") a Ray cluster. ``engine_options`` are fields of TRL's GRPOConfig.
-    """
-
-    protocol: Protocol = field(default_factory=Protocol)
-    max_new_tokens: int | None = None
-    reference: str = "full"
-    budget: float | None = None
-    interval_width: float = 0.3
-    workers: int = 1
-    ray: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    trust_remote_code: bool = False
-    engine_options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.reference not in REFERENCES:
-            raise unknown_name("reference", self.reference, REFERENCES, "Pass one of these as --reference.")
-        if self.budget is not None and self.budget <= 0:
-            raise UsageError(f"The budget {self.budget:g} s is not allowed: it must be above 0.")
-        if not 0 < self.interval_width < 2:
-            raise UsageError(f"The interval width {self.interval_width:g} is not allowed: it must be from 0 to 2.")
-        if self.workers < 1:
-            raise UsageError(f"{self.workers} workers are not allowed: there must be at least 1.")
-        if self.engine_options and self.protocol.engine != "trl":
-            raise UsageError("Options for TRL need --engine trl.")
-        if self.protocol.engine == "trl" and self.in_workers:
-            raise UsageError("The engine 'trl' trains in one place: start it with accelerate launch, without workers.")
-        if n_processes() > 1 and self.protocol.engine != "trl":
-            raise UsageError("Several processes train together only with --engine trl.")
-
-    @property
-    def in_workers(self) -> bool:
-        return self.workers > 1 or self.ray is not None
 
 
 def measure_arms(

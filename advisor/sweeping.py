@@ -6,7 +6,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from advisor.contributions import Contributions
 from advisor.decision import judge_sweep
-from advisor.measuring import Arms, MeasuringOptions, OutputDir, measure_arms
+from advisor.measuring import Arms, OutputDir, measure_arms
+from advisor.measuring_options import MeasuringOptions
 from probes.progress import Progress
 from probes.tasks import Task
 

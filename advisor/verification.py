@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from advisor.contributions import Contributions
 from advisor.decision import judge_pick
-from advisor.measuring import Arms, MeasuringOptions, OutputDir, measure_arms
+from advisor.measuring import Arms, OutputDir, measure_arms
+from advisor.measuring_options import MeasuringOptions
 from advisor.subject import identity_hash
 from calibration.protocol import Protocol
 from probes.errors import UsageError

@@ -20,7 +20,7 @@ from probes.errors import UsageError
 
 if TYPE_CHECKING:
     from advisor.contributions import Contributions
-    from advisor.measuring import MeasuringOptions
+    from advisor.measuring_options import MeasuringOptions
     from advisor.recommendation import Recommendation
     from probes.tasks import Task
 

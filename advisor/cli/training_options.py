@@ -13,7 +13,7 @@ from probes.errors import UsageError
 
 if TYPE_CHECKING:
     from advisor.contributions import Contributions
-    from advisor.measuring import MeasuringOptions
+    from advisor.measuring_options import MeasuringOptions
 
 
 def training_options(function: Callable) -> Callable:
@@ -85,7 +85,7 @@ def worker_options(function: Callable) -> Callable:
 
 def make_options(arguments: dict[str, Any]) -> "MeasuringOptions":
     """The measuring options that the command line describes."""
-    from advisor.measuring import MeasuringOptions
+    from advisor.measuring_options import MeasuringOptions
     from calibration.protocol import Protocol
     from probes.training import TrainingConfig
 

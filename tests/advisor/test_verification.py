@@ -10,7 +10,7 @@ from deadly import n_calls, write_reward
 from policies import SUMS, TINY, model_state, task_with
 
 import advisor
-from advisor.measuring import MeasuringOptions
+from advisor.measuring_options import MeasuringOptions
 from calibration.protocol import Protocol
 from probes.errors import UsageError
 from probes.training import TrainingConfig
