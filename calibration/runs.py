@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.protocol import Protocol, Split
 from probes.errors import NotFiniteError, RunError
-from probes.peak_memory import PeakMemory
+from probes.peak_memory import PeakMemory, release_free_memory
 from probes.policy import Policy
 from probes.registry import DECODINGS
 from probes.scoring import score_policy
@@ -66,6 +66,7 @@ def perform(
     A run that broke down has ``failed`` (the reason) and no score. ``held_out`` holds one score a prompt (None where
     unscored) under each decoding, ``validation`` their means on the validation prompts, ``curve`` one record a step.
     """
+    release_free_memory()  # what earlier runs left must not count as this one's
     start, peak = time.perf_counter(), PeakMemory(policy.device)
     facts = {"policy": policy.name, "run": run.key, "task": task.name}
     if save_to is not None:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from measuring import last_line, run_measured, spread, text
 
+from probes.peak_memory import PeakMemory
 from probes.policy import Policy, load_policy
 from probes.scoring import score_policy
 from probes.tasks import Task, load_task
@@ -28,7 +29,7 @@ from probes.training.trl import TRLTrainer
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = TrainingConfig(steps=30, prompts_per_step=32, max_new_tokens=4, warmup_steps=3)
-LONG = TrainingConfig(steps=1, prompts_per_step=16, max_new_tokens=16, warmup_steps=0)
+LONG = TrainingConfig(steps=1, prompts_per_step=8, max_new_tokens=16, warmup_steps=0)
 RATES = {"full": 1e-4, "layer 3": 1e-3}  # where the tiny policy learns without collapsing
 
 
@@ -183,8 +184,9 @@ def lean(model: str, repeats: int) -> dict:
     for _ in range(repeats):
         for arm in ("full", "last", "middle", "first"):
             run = run_measured([sys.executable, __file__, "--model", model, "--lean-child", arm])
-            peaks.setdefault(arm, []).append(run.peak_bytes / 2**20)
-            floors[arm] = json.loads(run.stdout.splitlines()[-1])["training_bytes"] / 2**20
+            found = json.loads(run.stdout.splitlines()[-1])
+            peaks.setdefault(arm, []).append(found["peak_bytes"] / 2**20)
+            floors[arm] = found["training_bytes"] / 2**20
     size = f"one step of {LONG.prompts_per_step} x {LONG.group_size} completions"
     print(f"lean: {model}, {size}, {repeats} processes each\n")
     print(f"{'trained':16} {'peak MiB':>30} {'over full':>24} {'forecast state MiB':>19} {'over full':>10}")
@@ -203,11 +205,12 @@ def lean(model: str, repeats: int) -> dict:
 
 
 def lean_child(model: str, arm: str) -> None:
+    peak = PeakMemory(torch.device("cpu"))  # a child's own mark would begin at its parent's size
     policy, task = load_policy(model), load_task("addition")
     layers = {"full": None, "last": [policy.n_layers - 1], "middle": [policy.n_layers // 2], "first": [0]}[arm]
     with Trainer(policy, task, LONG, layers=layers) as trainer:
         trainer.step()
-    print(json.dumps({"training_bytes": training_bytes(policy, layers)}))
+    print(json.dumps({"training_bytes": training_bytes(policy, layers), "peak_bytes": peak.bytes()}))
 
 
 if __name__ == "__main__":
