@@ -1,7 +1,7 @@
 """Makes the README's pictures from real runs, going on with the ones that the commands left here.
 
-    python tests/data/make_picture.py                # of advisor recommend smollm2-135m
-    python tests/data/make_picture.py verify DIR     # of the verification of the recommendation in DIR
+python tests/data/make_picture.py                # of advisor recommend smollm2-135m
+python tests/data/make_picture.py verify DIR     # of the verification of the recommendation in DIR
 """
 
 import re
