@@ -160,7 +160,7 @@ def test_several_layers_are_trained_together(tiny, sums):
     assert found.as_dict()["greedy"]["layers"][0]["layer"] == [2, 4]
 
 
-def test_a_recommendation_is_proven_from_its_folder_and_as_an_object(cli, tmp_path):
+def test_a_recommendation_is_proven_from_its_folder(cli, tmp_path):
     run = str(tmp_path / "run")
     assert cli("recommend", str(TINY), *DATA, "--groups", "8", "--group-size", "4", "--output-dir", run)[0] == 0
     pick = json.loads((tmp_path / "run" / "ranking.json").read_text())["pick"]
@@ -170,7 +170,18 @@ def test_a_recommendation_is_proven_from_its_folder_and_as_an_object(cli, tmp_pa
     assert code in (0, 3)
     assert next(la for la in found["greedy"]["layers"] if "pick" in la["role"])["layer"] == pick[0]
     assert found["protocol"]["group_size"] == 4  # as the recommendation was asked
-    assert (tmp_path / "run" / "verification" / "verification.json").exists()
+    assert len(list((tmp_path / "run").glob("verification-*/verification.json"))) == 1
+
+
+def test_a_recommendation_object_proves_its_pick(sums):
+    sampling = advisor.SamplingConfig(groups=8, group_size=4, max_prompts=32, max_new_tokens=4)
+    rec = advisor.recommend(str(TINY), None, sums, sampling=sampling)
+    training = TrainingConfig(steps=2, prompts_per_step=8, group_size=4)
+    proof = rec.verify(seeds=1, learning_rates=(1e-3,), training=training)
+    assert proof.roles["full"] == ["full"]
+    assert proof.roles[f"layer {rec.pick[0]}"][0] == "pick"
+    assert proof.protocol["max_new_tokens"] == 4
+    assert proof.as_dict()["verdict"]["kind"] == proof.verdict.kind
 
 
 def test_recommend_and_verify_in_one_command(cli, tmp_path):

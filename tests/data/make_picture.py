@@ -15,7 +15,7 @@ import advisor
 from advisor.cli.options import default_folder
 from advisor.reports.contributions import print_contributions
 from advisor.reports.terminal import print_recommendation
-from advisor.verification import options_like, read_recommendation, task_of
+from advisor.verification import folder_in, options_like, read_recommendation, task_of
 
 HERE = Path(__file__).parent
 
@@ -36,7 +36,7 @@ def verification(folder: str) -> advisor.Contributions:
     found = read_recommendation(folder)
     options = options_like(found["protocol"], seeds=2, sampled_completions=2, learning_rates=(3e-5, 3e-4))
     protocol = replace(options.protocol, training=replace(options.protocol.training, steps=10))
-    where = {"layer": found["pick"], "also": [2, 28], "output_dir": Path(folder) / "verification"}
+    where = {"layer": found["pick"], "also": [2, 28], "output_dir": folder_in(folder)}
     return advisor.verify(
         found["model"]["name"], None, task_of(found), options=replace(options, protocol=protocol), **where
     )
