@@ -35,8 +35,8 @@ def score_policy(
 ) -> np.ndarray:
     """Reward of each row's prompt, (n,), NaN where the reward gave None: one greedy answer, or the mean of `samples`.
 
-    The same seed starts from the same random numbers. With `memory` the answers are kept under `key`. The policy is left
-    as found. Cost: one forward over the prompts and one over each new token.
+    The same seed starts from the same random numbers. With `memory` the answers are kept under `key`. The policy is
+    left as found. Cost: one forward over the prompts and one over each new token.
     """
     progress, memory = progress or Progress(), memory or Memory()
     if not rows:
