@@ -31,7 +31,7 @@ from probes.policy import Policy
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig, collect_rollouts
 from probes.tasks import Task, load_task, reload_task
-from probes.training.trainer import trained_parameters
+from probes.training.in_place import trained_parameters
 
 _CHECKED_PROMPTS = 64  # looked at for reward spread before anything is trained
 _SCORING_STEPS = 1.0  # scoring both decodings, in steps of training; only for the time left

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,14 +120,14 @@ def survey(
     identity = _identity(subject, task, options)
     target = output_dir(identity) if callable(output_dir) else output_dir
     folder = RunFolder(target, identity) if target is not None else None
-    try:
-        if folder and folder.resumed:
-            progress.note(f"going on with the run in {folder.path}")
-        return _measure(subject, task, options, folder, progress)
-    except BaseException as error:
+    with ExitStack() as closing:
         if folder:
-            folder.__exit__(type(error), error, None)
-        raise
+            closing.enter_context(folder)
+            if folder.resumed:
+                progress.note(f"going on with the run in {folder.path}")
+        found = _measure(subject, task, options, folder, progress)
+        closing.pop_all()  # the caller writes its results before it closes the folder
+    return found
 
 
 def _measure(

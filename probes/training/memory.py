@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from probes.policy import Policy
-from probes.training.trainer import trained_parameters
+from probes.training.in_place import trained_parameters
 
 _MASTER, _GRADIENT, _MOMENTS = 4, 4, 8  # bytes a trained parameter in float32
 

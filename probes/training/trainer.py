@@ -3,24 +3,22 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
 import torch
-from torch import nn
 
-from probes.errors import NotFiniteError, UsageError
+from probes.errors import NotFiniteError
 from probes.layout import GroupBatch, Layout, choose_layout, shares_prompts, unshared_layout
 from probes.policy import Policy
-from probes.preserve import left_as_found
-from probes.prompts import encode_all
-from probes.rollouts import Group, by_prompt, capped, score_groups, seeded_generator
+from probes.rollouts import Group, by_prompt, score_groups, seeded_generator
 from probes.sampling import sample_completions
 from probes.tasks.task import Row, Task
 from probes.training.checkpointing import checkpointed
 from probes.training.config import TrainingConfig
 from probes.training.failure import TrainingFailure
+from probes.training.in_place import TrainedInPlace
 from probes.training.loss import clipped_gain, kl_from_base, normaliser, token_weights
 from probes.training.optimizer import MasterAdamW, warmed_up
 
@@ -40,7 +38,7 @@ class StepRecord:
     seconds: float
 
 
-class Trainer:
+class Trainer(TrainedInPlace):
     """Trains layers of `policy` on `task` by GRPO. Use as a context: the policy is left as found on leaving.
 
         with Trainer(policy, task, config, layers=[17]) as trainer:
@@ -66,26 +64,15 @@ class Trainer:
         rows: Sequence[Row] | None = None,
         share_prompts: bool | None = None,
     ) -> None:
-        self.policy, self.task = policy, task
-        self.layers = None if layers is None else sorted(set(layers))
-        self.rows = list(task.train if rows is None else rows)
-        self.trained = trained_parameters(policy, self.layers)
-        limit = policy.context_length
-        texts = [row["prompt"] for row in self.rows]
-        self.prompts = encode_all(texts, policy.tokenizer, config.prompt_style, limit)
-        self.config = replace(config, max_new_tokens=capped(config.max_new_tokens, self.prompts, limit))
+        super().__init__(policy, task, config, layers, rows)
         self.steps_done = 0
         self._share = share_prompts
-        self._open = ExitStack()
 
     def __enter__(self) -> "Trainer":
         with ExitStack() as opened:
-            opened.enter_context(left_as_found(self.policy.model))
-            self.policy.model.eval()
+            self._begin(opened)
             if self._share is None:
                 self._share = shares_prompts(self.policy)
-            self.base = {name: p.detach().clone() for name, p in self.trained.items()}
-            opened.callback(self._put_back)
             for parameter in self.policy.model.parameters():
                 parameter.requires_grad_(False)
                 parameter.grad = None  # the caller's own, put back on leaving, must not join the first update
@@ -97,9 +84,6 @@ class Trainer:
             opened.callback(self._optimizer.close)
             self._open = opened.pop_all()
         return self
-
-    def __exit__(self, *exc) -> None:
-        self._open.close()
 
     def run(self, on_step: Callable[[StepRecord], None] = lambda record: None) -> list[StepRecord]:
         """All steps; `on_step` hears of each when it is done, the policy being the trained one so far."""
@@ -211,16 +195,10 @@ class Trainer:
         """Log-probabilities of the base policy, (N,): its weights stand in for the trained ones meanwhile."""
         trained = {name: p.detach().clone() for name, p in self.trained.items()}
         try:
-            self._put_back()
+            self._copy_in(self.base)
             return batch.log_probs(self.policy.model(**batch.inputs).logits)
         finally:
-            for name, parameter in self.trained.items():
-                parameter.copy_(trained[name])
-
-    @torch.no_grad()
-    def _put_back(self) -> None:
-        for name, parameter in self.trained.items():
-            parameter.copy_(self.base[name])
+            self._copy_in(trained)
 
     def _checked(self, what: str, value: float, limit: float = float("inf")) -> float:
         if not isfinite(value):
@@ -228,33 +206,3 @@ class Trainer:
         if abs(value) > limit:
             raise TrainingFailure(self.steps_done, f"{what} exploded to {value:.3g}")
         return value
-
-
-def trained_parameters(policy: Policy, layers: Sequence[int] | None) -> dict[str, nn.Parameter]:
-    """Full names and parameters of `layers`, or of the whole model (tied weights once) where None.
-
-    Raises `UsageError` for a layer that the policy does not have, or weights that cannot be trained.
-    """
-    if layers is None:
-        found = dict(policy.model.named_parameters())
-    else:
-        check_layers(layers, policy.n_layers)
-        found = {name: p for k in layers for name, p in policy.stack.parameters(k).items()}
-    frozen = [name for name, p in found.items() if p.dtype not in (torch.float32, torch.bfloat16)]
-    if frozen:
-        dtype = str(found[frozen[0]].dtype).removeprefix("torch.")
-        raise UsageError(
-            f"{frozen[0]} is {dtype}, which cannot be trained: load the policy with --dtype bfloat16 or float32."
-        )
-    return found
-
-
-def check_layers(layers: Sequence[int], n_layers: int) -> None:
-    """Raise `UsageError` unless every index is a layer of a stack of `n_layers`."""
-    for k in layers:
-        if not 0 <= k < n_layers:
-            raise UsageError(
-                f"Layer {k} is out of range: this policy has {n_layers} layers, numbered 0 to {n_layers - 1}."
-            )
-    if not layers:
-        raise UsageError("No layer was named: give at least one.")

@@ -18,20 +18,19 @@ import torch
 
 from probes.errors import RunError, UsageError
 from probes.policy import Policy
-from probes.preserve import left_as_found
-from probes.prompts import encode_all, is_chat
-from probes.rollouts import capped
+from probes.prompts import is_chat
 from probes.tasks.rewards import completion_text, score
 from probes.tasks.task import Row, Task
 from probes.training.config import TrainingConfig
 from probes.training.failure import TrainingFailure
+from probes.training.in_place import TrainedInPlace
 from probes.training.optimizer import warmed_up
-from probes.training.trainer import EXPLODED, StepRecord, trained_parameters
+from probes.training.trainer import EXPLODED, StepRecord
 
 CHECKED_WITH = "trl 1.16.0"
 
 
-class TRLTrainer:
+class TRLTrainer(TrainedInPlace):
     """As `probes.training.Trainer`, for which it stands in; the policy takes the trained weights after `run`.
 
     TRL trains a copy of the model, so that the policy is left as found; trained weights are float32, a bfloat16 policy
@@ -49,33 +48,19 @@ class TRLTrainer:
         rows: Sequence[Row] | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
-        self.policy, self.task, self.config = policy, task, config
-        self.layers = None if layers is None else sorted(set(layers))
-        self.rows = list(task.train if rows is None else rows)
-        self.trained = trained_parameters(policy, self.layers)
-        texts = [row["prompt"] for row in self.rows]
-        limit = policy.context_length
-        prompts = encode_all(texts, policy.tokenizer, config.prompt_style, limit)
-        self.max_new_tokens = capped(config.max_new_tokens, prompts, limit)
+        super().__init__(policy, task, config, layers, rows)
         self.options = options or {}
         self._found: dict[str, torch.Tensor] = {}
-        self._open = ExitStack()
 
     def __enter__(self) -> "TRLTrainer":
         with ExitStack() as opened:
-            opened.enter_context(left_as_found(self.policy.model))
+            self._begin(opened)
             opened.callback(random.setstate, random.getstate())  # TRL seeds both for the whole process
             opened.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
-            self.policy.model.eval()
-            self.base = {name: p.detach().clone() for name, p in self.trained.items()}
-            opened.callback(self._copy_in, self.base)
             self._folder = opened.enter_context(tempfile.TemporaryDirectory())
             self.grpo, self._log = self._build()
             self._open = opened.pop_all()
         return self
-
-    def __exit__(self, *exc) -> None:
-        self._open.close()
 
     def run(self, on_step: Callable[[StepRecord], None] = lambda record: None) -> list[StepRecord]:
         """Train all steps; `on_step` hears of each when it is done. Raises `TrainingFailure` as the native engine."""
@@ -107,11 +92,6 @@ class TRLTrainer:
     def weights(self) -> dict[str, torch.Tensor]:
         """The trained weights, float32 on the CPU, by full parameter name."""
         return self._found
-
-    @torch.no_grad()
-    def _copy_in(self, weights: dict[str, torch.Tensor]) -> None:
-        for name, parameter in self.trained.items():
-            parameter.copy_(weights[name])
 
     def _build(self):
         try:
@@ -190,7 +170,7 @@ class TRLTrainer:
                 f"{n_processes} processes. Choose another --prompts-per-step."
             )
         share = completions // n_processes
-        rows = max(1, config.tokens_per_pass // self.max_new_tokens)
+        rows = max(1, config.tokens_per_pass // config.max_new_tokens)
         micro = next(size for size in range(min(share, rows), 0, -1) if share % size == 0)
         return {
             "output_dir": self._folder,
@@ -199,7 +179,7 @@ class TRLTrainer:
             "max_steps": config.steps * config.updates_per_batch,
             "num_generations": config.group_size,
             "num_iterations": config.updates_per_batch,
-            "max_completion_length": self.max_new_tokens,
+            "max_completion_length": config.max_new_tokens,
             "temperature": config.temperature,
             "learning_rate": config.learning_rate,
             "weight_decay": config.weight_decay,
