@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from probes.log_probs import token_log_probs
 from probes.policy import Policy
 from probes.preserve import left_as_found
 from probes.rollouts import Group
@@ -38,8 +39,8 @@ class GroupBatch:
 
     def log_probs(self, logits: torch.Tensor) -> torch.Tensor:
         """Log-probability of each completion token, (N,), from the model's logits (B, S', V)."""
-        picked = logits[self.rows, self.columns].float() / self.temperature
-        return picked.log_softmax(-1).gather(1, self.targets[:, None])[:, 0]
+        source = self.rows * logits.shape[1] + self.columns
+        return token_log_probs(logits.flatten(0, 1), source, self.targets, self.temperature)
 
     def only(self, chosen: torch.Tensor) -> "GroupBatch":
         """The same inputs with only the `chosen` (N,) completion tokens predicted, and only their logits computed."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
-import torch
 
 from probes.errors import UsageError
 from probes.memory import Memory
+from probes.noise import Noise
 from probes.policy import Policy
 from probes.preserve import left_as_found
 from probes.progress import Progress
@@ -22,7 +22,7 @@ from probes.tasks.task import Row, Task
 ADVANTAGE_EPS = 1e-4  # as TRL's GRPO
 _PILOT_PROMPTS = 8
 _PILOT_TOKENS = 256
-_PILOT_STREAM = 1 << 41  # a random stream apart from those of the training batches
+_PILOT_STREAM, _STREAM = 1 << 41, 1 << 42  # random streams apart from those of the training batches
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def collect_rollouts(
 ) -> Rollouts:
     """Sample batches of training prompts until `config.groups` of them show reward spread, or a limit is hit.
 
-    Prompts are taken in a shuffled order and not repeated. Batch b draws from its own generator, seeded by
-    (seed, b), so that an interrupted run goes on with the same numbers. Cost: see `sample_completions`.
+    Prompts are taken in a shuffled order and not repeated. Every prompt has its own random numbers, so that an
+    interrupted run goes on with the same ones. Cost: see `sample_completions`.
     """
     progress, memory = progress or Progress(), memory or Memory()
     order = np.random.default_rng(config.seed).permutation(len(task.train))[: config.max_prompts]
@@ -194,7 +194,7 @@ def choose_max_new_tokens(
         config.group_size,
         max_new_tokens=cap,
         temperature=config.temperature,
-        generator=seeded_generator(policy, config.seed, _PILOT_STREAM),
+        noise=Noise(policy.device, config.seed, _PILOT_STREAM),
         enough_ended=0.75,
         on_token=lambda n: progress.advance(),
     )
@@ -226,7 +226,8 @@ def _sample_batch(
             config.group_size,
             max_new_tokens=max_new,
             temperature=config.temperature,
-            generator=seeded_generator(policy, config.seed, start),
+            noise=Noise(policy.device, config.seed, _STREAM),
+            first_prompt=start,
         )
         ids = by_prompt(flat, config.group_size)
         memory.keep("completions", key, ids)
@@ -251,9 +252,3 @@ def score_groups(
 def by_prompt(flat: Sequence, group_size: int) -> list[list]:
     """A flat list cut into groups."""
     return [list(flat[i : i + group_size]) for i in range(0, len(flat), group_size)]
-
-
-def seeded_generator(policy: Policy, seed: int, stream: int) -> torch.Generator:
-    """A generator on the policy's device; each (seed, stream) is one of its own."""
-    state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]
-    return torch.Generator(policy.device).manual_seed(int(state >> np.uint64(1)))

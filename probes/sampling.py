@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from probes.errors import NotFiniteError
+from probes.noise import Noise, choose_tokens
 from probes.policy import Policy
 
 
@@ -22,7 +23,8 @@ def sample_completions(
     *,
     max_new_tokens: int,
     temperature: float,
-    generator: torch.Generator | None = None,
+    noise: Noise | None = None,
+    first_prompt: int = 0,
     enough_ended: float = 1.0,
     on_token: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
@@ -30,8 +32,9 @@ def sample_completions(
 
     A completion includes its EOS token where it ended by itself. `temperature` 0 is greedy. `enough_ended` stops
     all once that share of rows has ended (the others are cut). `on_token` is called with the number of running rows
-    at each step. `generator` lives on the policy's device and is the only source of randomness. Cost: one forward
-    over the prompts and one over each new token.
+    at each step. `noise` is the only source of randomness; the prompts are its numbers `first_prompt` and on, so that
+    what is sampled does not depend on how prompts are batched. Raises `NotFiniteError`. Cost: one forward over the
+    prompts and one over each new token.
     """
     device, eos = policy.device, torch.tensor(policy.eos_ids, dtype=torch.long, device=policy.device)
     width = max(map(len, prompts))
@@ -54,8 +57,15 @@ def sample_completions(
     completions: list[list[int]] = [[] for _ in range(n_rows)]
     rows = torch.arange(n_rows, device=device)  # which completion each row of the batch belongs to
     running = torch.ones(n_rows, dtype=torch.bool, device=device)
-    for _ in range(max_new_tokens):
-        token = _choose(logits, temperature, generator)
+    for position in range(max_new_tokens):
+        drawn = None
+        if temperature > 0:
+            which = torch.unique(rows // group_size)
+            drawn = noise.draw((which + first_prompt).tolist(), position, group_size, logits.shape[1])
+            drawn = drawn[torch.searchsorted(which, rows // group_size) * group_size + rows % group_size]
+        token = choose_tokens(logits, temperature, drawn)
+        if bool((token < 0).any()):
+            raise NotFiniteError
         for row, value, is_running in zip(rows.tolist(), token.tolist(), running.tolist(), strict=True):
             if is_running:
                 completions[row].append(value)
@@ -69,15 +79,6 @@ def sample_completions(
             rows, token, running = rows[running], token[running], running[running]
         logits = step(token[:, None])
     return completions
-
-
-def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
-    """The next token of each row from logits (B, V): (B,). Raises `NotFiniteError`."""
-    if not bool(torch.isfinite(logits).all()):
-        raise NotFiniteError
-    if temperature == 0:
-        return logits.argmax(-1)
-    return torch.multinomial((logits.float() / temperature).softmax(-1), 1, generator=generator)[:, 0]
 
 
 class _Step:

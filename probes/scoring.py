@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from probes.memory import Memory
+from probes.noise import Noise
 from probes.policy import Policy
 from probes.preserve import left_as_found
 from probes.progress import Progress
 from probes.prompts import encode_all
-from probes.rollouts import SamplingConfig, by_prompt, capped, score_groups, seeded_generator
+from probes.rollouts import SamplingConfig, by_prompt, capped, score_groups
 from probes.sampling import sample_completions
 from probes.tasks.task import Row, Task
 
@@ -59,7 +60,8 @@ def score_policy(
                     samples,
                     max_new_tokens=capped(max_new_tokens, part, policy.context_length),
                     temperature=temperature,
-                    generator=seeded_generator(policy, seed, _STREAM + start),
+                    noise=Noise(policy.device, seed, _STREAM),
+                    first_prompt=start,
                     on_token=lambda n: progress.advance(),
                 )
                 ids += by_prompt(found, samples)

@@ -32,6 +32,22 @@ def clipped_gain(
     return torch.minimum(ratio * weights, ratio.clamp(1 - config.clip_low, 1 + config.clip_high) * weights)
 
 
+def loss_part(
+    log_probs: torch.Tensor,
+    old_log_probs: torch.Tensor,
+    base_log_probs: torch.Tensor | None,
+    weights: torch.Tensor,
+    total: float,
+    config: TrainingConfig,
+) -> torch.Tensor:
+    """What N tokens add to the loss of a step, a scalar; `total` is the step's `normaliser`.
+
+    The base policy's log-probabilities (N,) are needed with a KL term only.
+    """
+    part = -clipped_gain(log_probs, old_log_probs, weights, config).sum()
+    return part + config.kl / total * kl_from_base(log_probs, base_log_probs).sum() if config.kl else part
+
+
 def kl_from_base(log_probs: torch.Tensor, base_log_probs: torch.Tensor) -> torch.Tensor:
     """Estimate of KL(policy, base) per token, (N,), at least 0 (Schulman's k3, as GRPO takes it)."""
     difference = base_log_probs - log_probs

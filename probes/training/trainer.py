@@ -1,8 +1,8 @@
 """The trainer: GRPO on chosen layers of a policy, in place, with everything put back afterwards."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 
@@ -10,16 +10,16 @@ import numpy as np
 import torch
 
 from probes.errors import NotFiniteError
-from probes.layout import GroupBatch, Layout, choose_layout, shares_prompts, unshared_layout
+from probes.layout import GroupBatch, shares_prompts
 from probes.policy import Policy
-from probes.rollouts import Group, by_prompt, score_groups, seeded_generator
-from probes.sampling import sample_completions
+from probes.rollouts import Group
 from probes.tasks.task import Row, Task
+from probes.training.batches import micro_batches, sample_step
 from probes.training.checkpointing import checkpointed
 from probes.training.config import TrainingConfig
 from probes.training.failure import TrainingFailure
 from probes.training.in_place import TrainedInPlace
-from probes.training.loss import clipped_gain, kl_from_base, normaliser, token_weights
+from probes.training.loss import loss_part, normaliser
 from probes.training.optimizer import MasterAdamW, warmed_up
 
 EXPLODED = 1e3  # a sound loss is at most sqrt(group size) away from 0, plus the KL term
@@ -98,65 +98,38 @@ class Trainer(TrainedInPlace):
         start = time.perf_counter()
         groups = self.rollouts()
         loss, norm = self.update(groups)
-        rewards = np.concatenate([group.rewards for group in groups])
-        lengths = [len(ids) for group in groups for ids in group.completion_ids]
-        record = StepRecord(
-            self.steps_done,
-            float(np.nanmean(rewards)) if not np.isnan(rewards).all() else float("nan"),
-            float(np.mean([not group.has_spread for group in groups])),
-            float(np.mean(lengths)),
-            loss,
-            norm,
-            time.perf_counter() - start,
-        )
+        record = step_record(self.steps_done, groups, loss, norm, time.perf_counter() - start)
         self.steps_done += 1
         return record
 
     def rollouts(self) -> list[Group]:
-        """The groups of the next step, sampled from the policy as it is now."""
-        chosen = self._next_prompts()
-        per_call = max(1, self.config.sampling_rows // self.config.group_size)
-        generator = seeded_generator(self.policy, self.config.seed, self.steps_done)
-        found = []
-        for start in range(0, len(chosen), per_call):
-            part = [self.prompts[i] for i in chosen[start : start + per_call]]
-            try:
-                found += sample_completions(
-                    self.policy,
-                    part,
-                    self.config.group_size,
-                    max_new_tokens=self.config.max_new_tokens,
-                    temperature=self.config.temperature,
-                    generator=generator,
-                )
-            except NotFiniteError as error:
-                raise TrainingFailure(self.steps_done, "the policy's logits are no longer finite") from error
-        ids = by_prompt(found, self.config.group_size)
-        rows, prompts = [self.rows[i] for i in chosen], [self.prompts[i] for i in chosen]
-        return score_groups(self.policy, self.task, rows, prompts, ids)
+        """The groups of the next step, sampled from the policy as it is now, or as it was during the base steps."""
+        try:
+            with self._as_base() if 0 < self.steps_done < self.config.base_steps else nullcontext():
+                return sample_step(self.policy, self.task, self.rows, self.prompts, self.steps_done, self.config)
+        except NotFiniteError as error:
+            raise TrainingFailure(self.steps_done, "the policy's logits are no longer finite") from error
 
     def update(self, groups: Sequence[Group]) -> tuple[float, float]:
         """Train on one batch of groups; returns the last pass's loss and gradient norm before clipping."""
-        config = self.config
-        total, weights = normaliser(groups, config), token_weights(groups, config)
-        used = [i for i, group in enumerate(groups) if config.kl or group.has_spread]
-        batches = self._micro_batches([groups[i] for i in used], [weights[i] for i in used])
-        old: list[torch.Tensor] = []
-        rate = config.learning_rate * warmed_up(self.steps_done, config.warmup_steps)
-        base = [self._base_log_probs(batch) for batch in batches] if config.kl else None
-        for number in range(config.updates_per_batch):
+        config, step = self.config, self.steps_done
+        total = normaliser(groups, config)
+        batches = micro_batches(self.policy, groups, config, self._share)
+        rate = config.learning_rate * warmed_up(step, config.warmup_steps)
+        from_base = 0 < step < config.base_steps
+        base = [self._base_log_probs(batch) for batch in batches] if config.kl or from_base else None
+        old: list[torch.Tensor] = list(base) if from_base else []
+        for _ in range(config.updates_per_batch):
             loss = 0.0
             for i, batch in enumerate(batches):
                 with torch.enable_grad():
                     log_probs = batch.log_probs(self.policy.model(**batch.inputs).logits)
-                    if number == 0:
+                    if i == len(old):
                         old.append(log_probs.detach())
-                    part = -clipped_gain(log_probs, old[i], batch.weights, config).sum()
-                    if base is not None:
-                        part = part + config.kl / total * kl_from_base(log_probs, base[i]).sum()
-                loss += self._checked("the loss", float(part.detach()), EXPLODED)
+                    part = loss_part(log_probs, old[i], base and base[i], batch.weights, total, config)
+                loss += checked(step, "the loss", float(part.detach()), EXPLODED)
                 part.backward()
-            norm = self._checked("the gradient norm", self._optimizer.step(rate))
+            norm = checked(step, "the gradient norm", self._optimizer.step(rate))
         return loss, norm
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -164,45 +137,42 @@ class Trainer(TrainedInPlace):
         masters = self._optimizer.masters
         return {n: m.detach().to("cpu", copy=True) for n, m in zip(self.trained, masters, strict=True)}
 
-    def _next_prompts(self) -> list[int]:
-        """Indices of the next step's prompts: every prompt once in an order of its own, then again in another."""
-        n, first = self.config.prompts_per_step, self.steps_done * self.config.prompts_per_step
-        order: dict[int, np.ndarray] = {}
-        chosen = []
-        for position in range(first, first + n):
-            epoch, place = divmod(position, len(self.rows))
-            if epoch not in order:
-                order[epoch] = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.rows))
-            chosen.append(int(order[epoch][place]))
-        return chosen
-
-    def _micro_batches(self, groups: list[Group], weights: list[np.ndarray]) -> list[GroupBatch]:
-        """Groups in order, as many in a pass as `tokens_per_pass` allows, at least one."""
-        if not groups:
-            return []
-        layout: Layout = choose_layout(self.policy, groups, exact=self._share) if self._share else unshared_layout
-        batches, start, tokens = [], 0, 0
-        for i, group in enumerate(groups):
-            size = sum(map(len, group.completion_ids))
-            if i > start and tokens + size > self.config.tokens_per_pass:
-                batches.append(layout(self.policy, groups[start:i], weights[start:i], self.config.temperature))
-                start, tokens = i, 0
-            tokens += size
-        return [*batches, layout(self.policy, groups[start:], weights[start:], self.config.temperature)]
+    @contextmanager
+    def _as_base(self) -> Iterator[None]:
+        """Inside, the weights are those before training."""
+        trained = {name: p.detach().clone() for name, p in self.trained.items()}
+        try:
+            self._copy_in(self.base)
+            yield
+        finally:
+            self._copy_in(trained)
 
     @torch.no_grad()
     def _base_log_probs(self, batch: GroupBatch) -> torch.Tensor:
         """Log-probabilities of the base policy, (N,): its weights stand in for the trained ones meanwhile."""
-        trained = {name: p.detach().clone() for name, p in self.trained.items()}
-        try:
-            self._copy_in(self.base)
+        with self._as_base():
             return batch.log_probs(self.policy.model(**batch.inputs).logits)
-        finally:
-            self._copy_in(trained)
 
-    def _checked(self, what: str, value: float, limit: float = float("inf")) -> float:
-        if not isfinite(value):
-            raise TrainingFailure(self.steps_done, f"{what} is not finite")
-        if abs(value) > limit:
-            raise TrainingFailure(self.steps_done, f"{what} exploded to {value:.3g}")
-        return value
+
+def step_record(step: int, groups: Sequence[Group], loss: float, norm: float, seconds: float) -> StepRecord:
+    """What is kept of a step that trained on `groups`."""
+    rewards = np.concatenate([group.rewards for group in groups])
+    lengths = [len(ids) for group in groups for ids in group.completion_ids]
+    return StepRecord(
+        step,
+        float(np.nanmean(rewards)) if not np.isnan(rewards).all() else float("nan"),
+        float(np.mean([not group.has_spread for group in groups])),
+        float(np.mean(lengths)),
+        loss,
+        norm,
+        seconds,
+    )
+
+
+def checked(step: int, what: str, value: float, limit: float = float("inf")) -> float:
+    """`value` where it is sound, else `TrainingFailure`."""
+    if not isfinite(value):
+        raise TrainingFailure(step, f"{what} is not finite")
+    if abs(value) > limit:
+        raise TrainingFailure(step, f"{what} exploded to {value:.3g}")
+    return value

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from probes.noise import Noise
 from probes.rollouts import SamplingConfig, collect_rollouts
 from probes.sampling import sample_completions
 
@@ -39,18 +40,14 @@ def test_left_padding_and_finished_rows_change_nothing(tiny):
 
 
 def test_a_group_shares_its_prompt_but_not_its_samples(tiny):
-    found = sample_completions(
-        tiny, encode(tiny), 8, max_new_tokens=4, temperature=1.5, generator=torch.Generator().manual_seed(0)
-    )
+    found = sample_completions(tiny, encode(tiny), 8, max_new_tokens=4, temperature=1.5, noise=Noise(tiny.device, 0, 0))
     assert len(found) == 32
     assert all(len({tuple(ids) for ids in found[i : i + 8]}) > 1 for i in range(0, 32, 8))
 
 
 def test_sampled_frequencies_are_the_policy_probabilities(tiny):
     prompt = encode(tiny, ["12+34="])
-    found = sample_completions(
-        tiny, prompt, 4000, max_new_tokens=1, temperature=2.0, generator=torch.Generator().manual_seed(0)
-    )
+    found = sample_completions(tiny, prompt, 4000, max_new_tokens=1, temperature=2.0, noise=Noise(tiny.device, 0, 0))
     with torch.no_grad():
         expected = (tiny.model(torch.tensor(prompt)).logits[0, -1] / 2.0).softmax(-1)
     counts = torch.bincount(torch.tensor([ids[0] for ids in found]), minlength=len(expected)) / 4000
