@@ -37,20 +37,15 @@ def sample_completions(
     prompts and one over each new token.
     """
     device, eos = policy.device, torch.tensor(policy.eos_ids, dtype=torch.long, device=policy.device)
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), policy.pad_id, device=device)
-    mask = torch.zeros_like(ids)
-    for i, prompt in enumerate(prompts):
-        ids[i, width - len(prompt) :] = torch.tensor(prompt, device=device)
-        mask[i, width - len(prompt) :] = 1
-    step = _Step(policy, mask)
+    ids, mask = padded(policy, prompts)
+    step = CachedModel(policy, mask)
     logits = step(ids)
     cache = step.cache
     if hasattr(cache, "reorder_cache"):  # unlike batch_repeat_interleave, every kind of cache layer has it
         cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(group_size))
         logits, step.mask = (x.repeat_interleave(group_size, 0) for x in (logits, mask))
     else:  # an unknown cache: read the prompt once per completion
-        step = _Step(policy, mask.repeat_interleave(group_size, 0))
+        step = CachedModel(policy, mask.repeat_interleave(group_size, 0))
         logits = step(ids.repeat_interleave(group_size, 0))
 
     n_rows = len(logits)
@@ -81,7 +76,18 @@ def sample_completions(
     return completions
 
 
-class _Step:
+def padded(policy: Policy, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask of prompts, (B, T) each, padded on the left."""
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), policy.pad_id, device=policy.device)
+    mask = torch.zeros_like(ids)
+    for i, prompt in enumerate(prompts):
+        ids[i, width - len(prompt) :] = torch.tensor(prompt, device=policy.device)
+        mask[i, width - len(prompt) :] = 1
+    return ids, mask
+
+
+class CachedModel:
     """Runs the model on the next tokens of a batch and keeps cache and attention mask (B, T) up to date."""
 
     def __init__(self, policy: Policy, mask: torch.Tensor) -> None:

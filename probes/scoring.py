@@ -60,13 +60,25 @@ def score_policy(
                     samples,
                     max_new_tokens=capped(max_new_tokens, part, policy.context_length),
                     temperature=temperature,
-                    noise=Noise(policy.device, seed, _STREAM),
+                    noise=scoring_noise(policy, seed),
                     first_prompt=start,
                     on_token=lambda n: progress.advance(),
                 )
                 ids += by_prompt(found, samples)
         if key:
             memory.keep("completions", key, ids)
+    return mean_rewards(policy, task, rows, prompts, ids)
+
+
+def scoring_noise(policy: Policy, seed: int) -> Noise:
+    """The random numbers of scored completions, apart from those of training."""
+    return Noise(policy.device, seed, _STREAM)
+
+
+def mean_rewards(
+    policy: Policy, task: Task, rows: Sequence[Row], prompts: Sequence[list[int]], ids: list[list[list[int]]]
+) -> np.ndarray:
+    """Mean reward of each prompt's completions `ids`, (n,), NaN where none was scored."""
     rewards = np.array([group.rewards for group in score_groups(policy, task, rows, prompts, ids)])
     scored = ~np.isnan(rewards)
     return np.where(scored.any(1), np.where(scored, rewards, 0).sum(1) / np.maximum(scored.sum(1), 1), np.nan)

@@ -7,6 +7,8 @@ from torch import nn
 
 from probes.training.config import TrainingConfig
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
 
 class MasterAdamW:
     """AdamW over `parameters`, with a float32 copy of each that is not float32 itself.
@@ -21,7 +23,6 @@ class MasterAdamW:
             p if p.dtype == torch.float32 else p.detach().float().requires_grad_(True) for p in self.parameters
         ]
         self.config = config
-        self.steps_done = 0
         self._adam = torch.optim.AdamW(
             self.masters, betas=config.adam_betas, eps=1e-8, weight_decay=config.weight_decay, fused=True
         )
@@ -44,6 +45,32 @@ class MasterAdamW:
                         parameter.copy_(master)
         self._adam.zero_grad(set_to_none=True)
         return norm
+
+    def add_gradients(self, gradients: Iterable[torch.Tensor | None]) -> None:
+        """Add gradients by parameter, in order, as if backward had delivered them."""
+        for master, gradient in zip(self.masters, gradients, strict=True):
+            if gradient is not None:
+                found = gradient.detach().float()
+                master.grad = found.clone() if master.grad is None else master.grad.add_(found)
+
+    def state(self) -> list[dict[str, torch.Tensor]]:
+        """Master copy and moments of each parameter, in order, float32 on the CPU."""
+        found = []
+        for master in self.masters:
+            moments = self._adam.state.get(master) or {}
+            kept = {name: moments.get(name, torch.zeros_like(master)) for name in _MOMENTS}
+            found.append({n: v.detach().to("cpu", copy=True) for n, v in {"master": master, **kept}.items()})
+        return found
+
+    @torch.no_grad()
+    def restore(self, state: Iterable[dict[str, torch.Tensor]], steps_done: int) -> None:
+        """Go on from what `state` gave after `steps_done` updates."""
+        for parameter, master, kept in zip(self.parameters, self.masters, state, strict=True):
+            master.copy_(kept["master"])
+            if parameter is not master:
+                parameter.copy_(master)
+            moments = {name: kept[name].to(master.device, copy=True) for name in _MOMENTS}
+            self._adam.state[master] = {"step": torch.tensor(float(steps_done), device=master.device), **moments}
 
     def close(self) -> None:
         for hook in self._hooks:

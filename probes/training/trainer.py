@@ -112,25 +112,11 @@ class Trainer(TrainedInPlace):
 
     def update(self, groups: Sequence[Group]) -> tuple[float, float]:
         """Train on one batch of groups; returns the last pass's loss and gradient norm before clipping."""
-        config, step = self.config, self.steps_done
-        total = normaliser(groups, config)
+        config, total = self.config, normaliser(groups, self.config)
         batches = micro_batches(self.policy, groups, config, self._share)
-        rate = config.learning_rate * warmed_up(step, config.warmup_steps)
-        from_base = 0 < step < config.base_steps
-        base = [self._base_log_probs(batch) for batch in batches] if config.kl or from_base else None
-        old: list[torch.Tensor] = list(base) if from_base else []
-        for _ in range(config.updates_per_batch):
-            loss = 0.0
-            for i, batch in enumerate(batches):
-                with torch.enable_grad():
-                    log_probs = batch.log_probs(self.policy.model(**batch.inputs).logits)
-                    if i == len(old):
-                        old.append(log_probs.detach())
-                    part = loss_part(log_probs, old[i], base and base[i], batch.weights, total, config)
-                loss += checked(step, "the loss", float(part.detach()), EXPLODED)
-                part.backward()
-            norm = checked(step, "the gradient norm", self._optimizer.step(rate))
-        return loss, norm
+        needs_base = config.kl or 0 < self.steps_done < config.base_steps
+        base = [self._base_log_probs(batch) for batch in batches] if needs_base else None
+        return update_policy(self.policy, batches, total, config, self.steps_done, self._optimizer, base)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The trained weights as they are now, float32 copies on the CPU, by full parameter name."""
@@ -152,6 +138,41 @@ class Trainer(TrainedInPlace):
         """Log-probabilities of the base policy, (N,): its weights stand in for the trained ones meanwhile."""
         with self._as_base():
             return batch.log_probs(self.policy.model(**batch.inputs).logits)
+
+
+def update_policy(
+    policy: Policy,
+    batches: Sequence[GroupBatch],
+    total: float,
+    config: TrainingConfig,
+    step: int,
+    optimizer: MasterAdamW,
+    base: Sequence[torch.Tensor] | None,
+) -> tuple[float, float]:
+    """One step of what `optimizer` trains in `policy` on `batches`; returns the last pass's loss and gradient norm.
+
+    `total` is the step's `normaliser`; `base` are the base policy's log-probabilities, (N,) for each batch, which base
+    steps and a KL term need. Raises `TrainingFailure`.
+    """
+    old = list(base) if 0 < step < config.base_steps else []
+    for _ in range(config.updates_per_batch):
+        loss = 0.0
+        for i, batch in enumerate(batches):
+            with torch.enable_grad():
+                log_probs = batch.log_probs(policy.model(**batch.inputs).logits)
+                if i == len(old):
+                    old.append(log_probs.detach())
+                part = loss_part(log_probs, old[i], base and base[i], batch.weights, total, config)
+            loss += checked(step, "the loss", float(part.detach()), EXPLODED)
+            part.backward()
+        norm = optimizer_step(optimizer, config, step)
+    return loss, norm
+
+
+def optimizer_step(optimizer: MasterAdamW, config: TrainingConfig, step: int) -> float:
+    """Take the gathered gradients at the rate of this step; returns their norm before clipping."""
+    rate = config.learning_rate * warmed_up(step, config.warmup_steps)
+    return checked(step, "the gradient norm", optimizer.step(rate))
 
 
 def step_record(step: int, groups: Sequence[Group], loss: float, norm: float, seconds: float) -> StepRecord:
