@@ -96,6 +96,14 @@ class Scores:
         return share @ self.base, draws
 
 
+def mean_interval(values: np.ndarray) -> Estimate:
+    """Mean of paired values (n,) over prompts with its 90 % interval by the normal approximation."""
+    mean = float(values.mean())
+    error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("inf")
+    half = float(norm.ppf((1 + LEVEL) / 2)) * error
+    return Estimate(mean, mean - half, mean + half)
+
+
 def widening(n_seeds: int) -> float:
     """Factor on the deviations of bootstrapped seed means that makes their variance unbiased."""
     return (n_seeds / (n_seeds - 1)) ** 0.5 if n_seeds > 1 else 1.0

@@ -102,7 +102,8 @@ class CachedModel:
         if "position_ids" in self.accepts:
             inputs["position_ids"] = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if "logits_to_keep" in self.accepts:
-            inputs["logits_to_keep"] = 1
+            # An index, not 1: a slice of the last column would make the head copy its weight for every row.
+            inputs["logits_to_keep"] = torch.tensor([ids.shape[1] - 1], device=ids.device)
         output = self.model(**inputs)
         self.cache = output.past_key_values
         return output.logits[:, -1]

@@ -97,7 +97,8 @@ class BranchedModel:
         if "position_ids" in self.accepts:
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -t:]
         if "logits_to_keep" in self.accepts:
-            inputs["logits_to_keep"] = 1
+            # An index, not 1: a slice of the last column would make the head copy its weight for every row.
+            inputs["logits_to_keep"] = torch.tensor([t - 1], device=ids.device)
         with replaced_forwards(list(self.policy.stack.layers), self._forward_of):
             return self.policy.model(**inputs).logits[:, -1]
 

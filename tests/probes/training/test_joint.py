@@ -125,7 +125,12 @@ def test_dropped_arms_stop(tiny, sums):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_the_policy_is_left_as_found(tiny, sums, error):
     before = model_state(tiny.model)
-    with pytest.raises(error), JointTrainer(tiny, task_with(sums, evens), config(), [(1, 1e-3)]) as trainer:
-        trainer.step()
-        raise error
+
+    def broken():
+        with JointTrainer(tiny, task_with(sums, evens), config(), [(1, 1e-3)]) as trainer:
+            trainer.step()
+            raise error
+
+    with pytest.raises(error):
+        broken()
     assert model_state(tiny.model) == before

@@ -1,0 +1,285 @@
+"""A race of warm-ups: all layers train together, and at each rung those that are surely behind stop.
+
+An arm is a layer with a learning rate. All arms answer the same validation prompts with the same random numbers, so the
+noise that they share cancels in differences between them. At a rung, in this order:
+
+1. each layer keeps its better learning rate (from the rung on where `RaceRules.choose_rate` says so);
+2. an arm stops that is *surely behind* the leader: its score is lower by more than `RaceRules.z` standard errors of
+   their paired difference;
+3. of more than the share `RaceRules.keep` of the layers, the lowest stop: successive halving (Jamieson & Talwalkar,
+   arXiv 1502.07943), which the evidence does not back but the budget asks for. The record says which was which.
+
+The race ends at its last rung, when one layer is left, or when the budget does not pay for another rung with two.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from math import ceil, floor
+from typing import Any
+
+import numpy as np
+
+from calibration.contribution import Estimate, mean_interval
+from probes.errors import UsageError
+from probes.training.joint import Arm, JointTrainer
+
+BEHIND, HALVED, RATE, BROKE = "behind", "halved", "rate", "broke"
+
+
+@dataclass(frozen=True)
+class RaceRules:
+    """``rungs`` are the steps after which arms are scored, ``prompts`` how many validation prompts they answer."""
+
+    rungs: tuple[int, ...] = (2, 4, 8)
+    prompts: int = 128
+    z: float = 2.0
+    keep: float = 0.5
+    rate_rung: int = 0  # index of the rung from which on a layer has one rate
+
+    def __post_init__(self) -> None:
+        rules = {
+            "rungs": (
+                bool(self.rungs) and self.rungs[0] >= 1 and all(a < b for a, b in pairwise(self.rungs)),
+                "rising numbers of steps, the first at least 1",
+            ),
+            "prompts": (self.prompts >= 2, "at least 2"),
+            "z": (self.z >= 0, "at least 0"),
+            "keep": (0 < self.keep <= 1, "above 0 and at most 1"),
+            "rate rung": (self.rate_rung >= 0, "at least 0"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                value = getattr(self, name.replace(" ", "_"))
+                raise UsageError(f"The race's {name} {value} are not allowed: they must be {rule}.")
+
+
+def rungs_up_to(steps: int) -> tuple[int, ...]:
+    """Doubling rungs that end at `steps`: 8 gives (2, 4, 8), 10 gives (2, 5, 10)."""
+    found = [steps]
+    while found[0] >= 4:
+        found.insert(0, found[0] // 2)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where an arm stood at a rung: mean score, gain over the base policy, difference to the leader (at most 0), each
+    with its 90 % interval over prompts; ``out`` says why it stopped there, None where it went on."""
+
+    layer: int
+    rate: float
+    score: float
+    gain: Estimate
+    to_leader: Estimate
+    out: str | None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One scoring of the arms that were still in: best first. ``seconds`` since the race began."""
+
+    step: int
+    base: float
+    n_prompts: int
+    standings: list[Standing]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Race:
+    """What happened, rung by rung. ``broke`` are arms whose numbers were no longer sound, with the reason."""
+
+    rungs: list[Rung] = field(default_factory=list)
+    broke: dict[str, str] = field(default_factory=dict)
+    ended: str = ""
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    arm_steps: int = 0
+
+    @property
+    def winner(self) -> Standing | None:
+        """The best arm of the last rung; None where every arm broke down."""
+        return self.rungs[-1].standings[0] if self.rungs else None
+
+    def order(self) -> list[int]:
+        """Layers, best first: by the last rung that each took part in, then by its score there; ties to the later."""
+        best: dict[int, tuple] = {}
+        for i, rung in enumerate(self.rungs):
+            for standing in rung.standings:
+                key = (i, standing.score, standing.layer)
+                best[standing.layer] = max(best.get(standing.layer, key), key)
+        return sorted(best, key=lambda layer: best[layer], reverse=True)
+
+    def last_of(self, layer: int) -> tuple[Rung, Standing] | None:
+        """The last rung that a layer took part in, and its better arm there."""
+        for rung in reversed(self.rungs):
+            own = [standing for standing in rung.standings if standing.layer == layer]
+            if own:
+                return rung, own[0]
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> "Race":
+        """The race that `as_dict` gave."""
+        estimates = ("gain", "to_leader")
+        rungs = [
+            Rung(
+                **{
+                    **rung,
+                    "standings": [
+                        Standing(**{**s, **{name: Estimate(**s[name]) for name in estimates}})
+                        for s in rung["standings"]
+                    ],
+                }
+            )
+            for rung in found["rungs"]
+        ]
+        return cls(**{**found, "rungs": rungs})
+
+
+def judge_rung(
+    step: int,
+    base: np.ndarray,
+    scores: Mapping[Arm, np.ndarray],
+    rules: RaceRules,
+    *,
+    index: int,
+    most: int | None = None,
+    seconds: float = 0.0,
+) -> Rung:
+    """Who stops at a rung. `base` (n,) and `scores` by arm (n,) are rewards of the same prompts, NaN for unscored.
+
+    `most` is how many arms the budget pays for beyond this rung; None is no limit. The leader never stops; ties go to
+    the later layer, which is cheaper to train, and to the lower rate.
+    """
+    arms = list(scores)
+    values = np.array([scores[arm] for arm in arms], dtype=float)
+    scored = ~np.isnan(base) & ~np.isnan(values).any(0)
+    values, of_base = values[:, scored], base[scored]
+    means = values.mean(1) if scored.any() else np.full(len(arms), np.nan)
+    order = sorted(range(len(arms)), key=lambda i: (-round(means[i], 9), -arms[i][0], arms[i][1]))
+    leader = order[0]
+    out: dict[int, str] = {}
+    if index >= rules.rate_rung:
+        seen: set[int] = set()
+        for i in order:
+            if arms[i][0] in seen:
+                out[i] = RATE
+            seen.add(arms[i][0])
+    for i in order[1:]:
+        difference = values[leader] - values[i]
+        error = _standard_error(difference)
+        if i not in out and difference.mean() > rules.z * error and difference.mean() > 0:
+            out[i] = BEHIND
+    layers = list(dict.fromkeys(arms[i][0] for i in order))
+    room = max(1, ceil(rules.keep * len(layers)))
+    going_on = [i for i in order if i not in out]
+    kept_layers = list(dict.fromkeys(arms[i][0] for i in going_on))[:room]
+    for place, i in enumerate(going_on):
+        if arms[i][0] not in kept_layers or (most is not None and place >= max(1, most)):
+            out[i] = HALVED
+    standings = [
+        Standing(
+            *arms[i],
+            float(means[i]),
+            mean_interval(values[i] - of_base),
+            mean_interval(values[i] - values[leader]),
+            out.get(i),
+        )
+        for i in order
+    ]
+    return Rung(step, float(of_base.mean()), int(scored.sum()), standings, seconds)
+
+
+def run_race(
+    trainer: JointTrainer,
+    rows: Sequence[dict[str, Any]],
+    rules: RaceRules,
+    *,
+    decoding: str,
+    samples: int = 1,
+    seed: int = 0,
+    budget: float | None = None,
+    start: Race | None = None,
+    on_rung: Callable[[Race], None] = lambda race: None,
+    on_step: Callable[[int, int], None] = lambda arms, steps: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Race:
+    """Train the arms of `trainer` (an open context) and drop them rung by rung; returns what happened.
+
+    `rows` are the validation prompts, of which the first ``rules.prompts`` are answered. `budget` in seconds bounds
+    training and scoring from here on: fewer arms go on where it would not pay for all. `start` is the race so far, the
+    trainer being in its state. `on_rung` hears of each rung when its arms have been dropped, `on_step` of each step
+    (live arms, step).
+    """
+    rows, began = list(rows)[: rules.prompts], clock()
+    race = start or Race()
+    earlier = race.rungs[-1].seconds if race.rungs else 0.0
+    pace = _Pace()
+    for index, step in enumerate(rules.rungs):
+        if step <= trainer.steps_done:
+            continue
+        while trainer.steps_done < step and trainer.live:
+            at = clock()
+            records = trainer.step()
+            pace.stepped(clock() - at, len(records), first=trainer.steps_done == 1)
+            for arm, record in records.items():
+                race.curves.setdefault(arm_key(arm), []).append(round(record.reward, 6))
+            race = replace(race, arm_steps=race.arm_steps + len(records))
+            on_step(len(records), trainer.steps_done)
+        at, n_scored = clock(), len(trainer.live)
+        base, scores = trainer.score(rows, decoding=decoding, samples=samples, seed=seed)
+        pace.scored(clock() - at, n_scored)
+        broke = {arm_key(arm): str(failure) for arm, failure in trainer.failures.items()}
+        race = replace(race, broke={**race.broke, **broke})
+        if not scores:
+            return replace(race, ended="every arm broke down")
+        left = None if budget is None else budget - (clock() - began)
+        ahead = rules.rungs[index + 1] - step if index + 1 < len(rules.rungs) else 0
+        most = None if left is None or not ahead else pace.arms_for(left, ahead)
+        seconds = round(earlier + clock() - began, 3)
+        rung = judge_rung(step, base, scores, rules, index=index, most=most, seconds=seconds)
+        race = replace(race, rungs=[*race.rungs, rung])
+        trainer.drop([(s.layer, s.rate) for s in rung.standings if s.out])
+        if not ahead:
+            race = replace(race, ended="the last rung")
+        elif most is not None and most < 2:
+            race = replace(race, ended="the budget")
+        elif len(trainer.live) == 1:
+            race = replace(race, ended="one layer left")
+        on_rung(race)
+        if race.ended:
+            break
+    return race
+
+
+def arm_key(arm: Arm) -> str:
+    """ "layer 3, rate 0.0001" """
+    return f"layer {arm[0]}, rate {arm[1]:g}"
+
+
+class _Pace:
+    """Seconds that a step and a scoring of one arm take, from what they took."""
+
+    def __init__(self) -> None:
+        self.step = self.score = 0.0
+
+    def stepped(self, seconds: float, arms: int, first: bool) -> None:
+        if not first:  # the first step is shared by all
+            self.step = seconds / max(1, arms)
+
+    def scored(self, seconds: float, arms: int) -> None:
+        self.score = seconds / (arms + 1)
+
+    def arms_for(self, seconds: float, steps: int) -> int:
+        """How many arms `seconds` pay for, trained for `steps` more and scored."""
+        return floor(seconds / max(1e-9, steps * self.step + self.score))
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("inf")
