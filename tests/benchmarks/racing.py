@@ -1,11 +1,11 @@
 """How good the race's pick is, and what it costs: against full sweeps of small policies that it has not seen.
 
     python -m calibration.zoo ZOO      # small policies, half-taught
-    advisor sweep ZOO/MEMBER/SKILL --data ZOO/MEMBER/SKILL/rl.jsonl --reward exact --seeds 2 --held-out 512 \\
-        --learning-rates 1e-4,3e-4,1e-3,3e-3 --validation 256 --output-dir SWEEPS/NAME
+    advisor sweep ZOO/MEMBER/SKILL --data ZOO/MEMBER/SKILL/rl.jsonl --reward exact --seeds 2 \\
+        --held-out 512 --learning-rates 1e-4,3e-4,1e-3,3e-3 --validation 256 --output-dir SWEEPS/NAME
     python tests/benchmarks/racing.py SWEEPS [--quick]
 
-For each sweep (the truth), all layers at all its rates are warmed up together, with seeds that the sweep did not use, on
+For each sweep (the truth) all layers at all its rates are warmed up together, with seeds that the sweep did not use, on
 completions of the base policy (`base`) and on their own (`own`), and scored at every rung. Races are then run on these
 records, so that many rules are compared on the same training. Records are kept in SWEEPS/NAME/warmups.jsonl.
 """
@@ -199,10 +199,8 @@ def judged(pairs: list[tuple[Path, dict, list[dict]]]) -> dict:
         figures[decoding] = {"n": len(kept), "agreement": spread([truths[p[0]].agreement for p in kept])}
         for name, values in rows.items():
             score, c, cost = np.array(values).T
-            print(
             cell = f"{c.mean():.3f} ({c.min():.3f} to {c.max():.3f})"
             print(f"{name:36} {cell:>32} {score.mean():9.3f} {cost.mean():6.3f}")
-            )
             figures[decoding][name] = {
                 "regret_c": {"mean": float(c.mean()), "min": float(c.min()), "max": float(c.max())},
                 "regret_score": float(score.mean()),
