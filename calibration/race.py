@@ -25,7 +25,8 @@ from calibration.contribution import Estimate, mean_interval
 from probes.errors import UsageError
 from probes.training.joint import Arm, JointTrainer
 
-BEHIND, HALVED, RATE, BROKE = "behind", "halved", "rate", "broke"
+BEHIND, HALVED, RATE = "behind", "halved", "rate"
+_FIRST_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,17 @@ class Rung:
 
 @dataclass(frozen=True)
 class Race:
-    """What happened, rung by rung. ``broke`` are arms whose numbers were no longer sound, with the reason."""
+    """What happened, rung by rung.
+
+    Of ``entered`` arms, ``broke`` are those whose numbers were no longer sound, with the reason, ``not_paid`` those
+    (layer, rate) that the budget did not take to the first rung. ``arm_steps`` counts the steps of all arms.
+    """
 
     rungs: list[Rung] = field(default_factory=list)
     broke: dict[str, str] = field(default_factory=dict)
     ended: str = ""
-    curves: dict[str, list[float]] = field(default_factory=dict)
+    entered: int = 0
+    not_paid: list[list[float]] = field(default_factory=list)
     arm_steps: int = 0
 
     @property
@@ -205,20 +211,20 @@ def run_race(
     samples: int = 1,
     seed: int = 0,
     budget: float | None = None,
+    preference: Sequence[Arm] = (),
     start: Race | None = None,
     on_rung: Callable[[Race], None] = lambda race: None,
-    on_step: Callable[[int, int], None] = lambda arms, steps: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Race:
     """Train the arms of `trainer` (an open context) and drop them rung by rung; returns what happened.
 
     `rows` are the validation prompts, of which the first ``rules.prompts`` are answered. `budget` in seconds bounds
-    training and scoring from here on: fewer arms go on where it would not pay for all. `start` is the race so far, the
-    trainer being in its state. `on_rung` hears of each rung when its arms have been dropped, `on_step` of each step
-    (live arms, step).
+    training and scoring from here on: fewer arms go on where it would not pay for all; of those that have not been
+    scored yet, those go on that come first in `preference`. `start` is the race so far, the trainer being in its state.
+    `on_rung` hears of each rung when its arms have been dropped.
     """
     rows, began = list(rows)[: rules.prompts], clock()
-    race = start or Race()
+    race = start or Race(entered=len(trainer.live))
     earlier = race.rungs[-1].seconds if race.rungs else 0.0
     pace = _Pace()
     for index, step in enumerate(rules.rungs):
@@ -228,10 +234,12 @@ def run_race(
             at = clock()
             records = trainer.step()
             pace.stepped(clock() - at, len(records), first=trainer.steps_done == 1)
-            for arm, record in records.items():
-                race.curves.setdefault(arm_key(arm), []).append(round(record.reward, 6))
             race = replace(race, arm_steps=race.arm_steps + len(records))
-            on_step(len(records), trainer.steps_done)
+            if trainer.steps_done == 1 and budget is not None:
+                paid = max(2, pace.arms_for((budget - (clock() - began)) / 2, rules.rungs[0] - 1))
+                late = [arm for arm in preference if arm in trainer.live][paid:]
+                trainer.drop(late)
+                race = replace(race, not_paid=[list(arm) for arm in late])
         at, n_scored = clock(), len(trainer.live)
         base, scores = trainer.score(rows, decoding=decoding, samples=samples, seed=seed)
         pace.scored(clock() - at, n_scored)
@@ -267,11 +275,11 @@ class _Pace:
     """Seconds that a step and a scoring of one arm take, from what they took."""
 
     def __init__(self) -> None:
-        self.step = self.score = 0.0
+        self.step = self.score = 0.0  # before the first scoring, its cost is taken to be in the half that is kept back
 
     def stepped(self, seconds: float, arms: int, first: bool) -> None:
-        if not first:  # the first step is shared by all
-            self.step = seconds / max(1, arms)
+        # The first step, one of a single policy, is shared by all arms; a later one costs an arm less than half of it.
+        self.step = _FIRST_SHARE * seconds if first else seconds / max(1, arms)
 
     def scored(self, seconds: float, arms: int) -> None:
         self.score = seconds / (arms + 1)

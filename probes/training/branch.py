@@ -30,7 +30,6 @@ class Branch:
         self.module.zero_grad(set_to_none=True)
         self.names = list(policy.stack.parameters(layer))
         self.optimizer = MasterAdamW(self.module.parameters(), config)
-        self.steps_done = 0
 
     @property
     def learning_rate(self) -> float:

@@ -8,12 +8,15 @@ policy's for all, and each begins its forward pass at its own layer; afterwards 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
 
 from probes.errors import NotFiniteError
 from probes.layout import GroupBatch, shares_prompts
+from probes.noise import Noise
 from probes.policy import Policy
 from probes.preserve import left_as_found
 from probes.prompts import encode_all
@@ -29,6 +32,7 @@ from probes.training.config import TrainingConfig
 from probes.training.failure import TrainingFailure
 from probes.training.loss import loss_part, normaliser
 from probes.training.sharing import branches_share
+from probes.training.state import TrainingState, in_order
 from probes.training.trainer import EXPLODED, StepRecord, checked, optimizer_step, step_record, update_policy
 
 Arm = tuple[int, float]  # layer, learning rate
@@ -47,7 +51,8 @@ class JointTrainer:
     With the same configuration an arm gets the same random numbers as alone, and so the same weights, rewards and
     losses but for rounding. ``live`` are the arms in training; one whose numbers are no longer sound leaves it for
     ``failures``. The policy is left as found. `together` False trains one arm after another (None: only where the
-    model's layers cannot be given rows of their own, see ``why_apart``).
+    model's layers cannot be given rows of their own, see ``why_apart``). `on_arms` hears, while a step or a scoring
+    runs, for how many arms (in parts) it has been done; a whole one adds up to the live arms.
 
     Memory beyond the policy: for each arm its layer's weights and `MasterAdamW`. Cost: see the module.
     """
@@ -62,6 +67,7 @@ class JointTrainer:
         rows: Sequence[Row] | None = None,
         share_prompts: bool | None = None,
         together: bool | None = None,
+        on_arms: Callable[[float], None] = lambda arms: None,
     ) -> None:
         self.policy, self.task = policy, task
         self.rows = list(task.train if rows is None else rows)
@@ -71,9 +77,11 @@ class JointTrainer:
         self.config = TrainingConfig(**{**vars(config), "max_new_tokens": room})
         self.live: dict[Arm, Branch] = {}
         self.failures: dict[Arm, TrainingFailure] = {}
+        self.curves: dict[Arm, list[dict]] = {}
         self.steps_done = 0
         self.why_apart = ""
         self._arms, self._share, self._together = sorted(set(arms)), share_prompts, together
+        self._on_arms = on_arms
         self._open = ExitStack()
 
     def __enter__(self) -> "JointTrainer":
@@ -105,14 +113,31 @@ class JointTrainer:
         seconds = (time.perf_counter() - start) / max(1, len(found))
         records = {arm: step_record(self.steps_done, groups[arm], *found[arm], seconds) for arm in found}
         self.steps_done += 1
-        for branch in self.live.values():
-            branch.steps_done = self.steps_done
+        for arm, record in records.items():
+            self.curves.setdefault(arm, []).append(asdict(record))
         return records
 
     def drop(self, arms: Sequence[Arm]) -> None:
         """Stop training `arms` and free their memory."""
         for arm in arms:
             self.live.pop(arm).optimizer.close()
+
+    def state(self, arm: Arm) -> TrainingState:
+        """What a live arm has reached, on the CPU: `Trainer` can go on from it alone."""
+        branch = self.live[arm]
+        optimizer = branch.optimizer.state()
+        return TrainingState(
+            (branch.layer,), branch.config, self.steps_done, branch.names, optimizer, list(self.curves[arm])
+        )
+
+    def restore(self, states: Sequence[TrainingState]) -> None:
+        """Go on from these states, all after as many steps; arms without one are dropped."""
+        found = {(state.layers[0], state.config.learning_rate): state for state in states}
+        self.drop([arm for arm in self.live if arm not in found])
+        for arm, branch in self.live.items():
+            branch.optimizer.restore(in_order(found[arm], branch.names), found[arm].steps_done)
+            self.curves[arm] = list(found[arm].curve)
+            self.steps_done = found[arm].steps_done
 
     def score(
         self,
@@ -121,7 +146,6 @@ class JointTrainer:
         decoding: str,
         samples: int = 1,
         seed: int = 0,
-        on_token: Callable[[int], None] = lambda n: None,
     ) -> tuple[np.ndarray, dict[Arm, np.ndarray]]:
         """Reward of each row's prompt, (n,), of the base policy and by live arm: as `probes.scoring.score_policy`.
 
@@ -132,7 +156,7 @@ class JointTrainer:
         temperature = 0.0 if decoding == "greedy" else config.temperature
         samples = 1 if decoding == "greedy" else samples
         room, noise = capped(config.max_new_tokens, prompts, limit), scoring_noise(self.policy, seed)
-        base, own = self._sample(prompts, samples, room, temperature, noise, on_token)
+        base, own = self._sample(prompts, samples, room, temperature, noise)
         rewards = lambda ids: mean_rewards(self.policy, self.task, rows, prompts, by_prompt(ids, samples))  # noqa: E731
         return rewards(base), {arm: rewards(ids) for arm, ids in own.items()}
 
@@ -146,8 +170,9 @@ class JointTrainer:
             for batch in batches:
                 if self.steps_done == number == 0:
                     self._first_gradients(batch, total, losses)
+                    self._on_arms(len(self.live) / len(batches))
                 else:
-                    self._gradients(batch, total, losses)
+                    self._gradients(batch, total, losses, 1 / len(batches))
             norms = {}
             for arm, branch in list(self.live.items()):
                 with self._failing(arm):
@@ -176,7 +201,7 @@ class JointTrainer:
                     parameter.requires_grad_(False)
                     parameter.grad = None
 
-    def _gradients(self, batch: GroupBatch, total: float, losses: dict[Arm, float]) -> None:
+    def _gradients(self, batch: GroupBatch, total: float, losses: dict[Arm, float], share: float) -> None:
         handed, base = base_pass(self.policy, batch, {layer for layer, _ in self.live})
         at_once = max(1, self.config.tokens_per_pass // len(batch.targets)) if self._together else 1
         arms = list(self.live)
@@ -191,6 +216,7 @@ class JointTrainer:
                         gains.append(loss)
             if gains:
                 torch.stack(gains).sum().backward()
+            self._on_arms(len(part) * share)
 
     def _log_probs(self, batch: GroupBatch, handed: dict, arms: Sequence[Arm]) -> list[torch.Tensor]:
         branches = [self.live[arm] for arm in arms]
@@ -205,7 +231,7 @@ class JointTrainer:
         chosen = prompts_of_step(step, len(self.rows), config)
         rows, prompts = [self.rows[i] for i in chosen], [self.prompts[i] for i in chosen]
         noise = step_noise(self.policy, step, config)
-        _, own = self._sample(prompts, config.group_size, config.max_new_tokens, config.temperature, noise)
+        _, own = self._sample(prompts, config.group_size, config.max_new_tokens, config.temperature, noise, 0.5)
         groups, found = {}, {}
         for arm, ids in own.items():
             branch = self.live[arm]
@@ -215,15 +241,27 @@ class JointTrainer:
             with self._failing(arm), branch.installed(self.policy):
                 total = normaliser(groups[arm], config)
                 found[arm] = update_policy(self.policy, batches, total, branch.config, step, branch.optimizer, base)
+            self._on_arms(0.5)
         return groups, found
 
-    def _sample(self, prompts, samples, max_new_tokens, temperature, noise, on_token=lambda n: None):
-        """Completions of the base policy and by live arm, flat; arms that are no longer finite fail."""
+    def _sample(
+        self,
+        prompts: Sequence[list[int]],
+        samples: int,
+        max_new_tokens: int,
+        temperature: float,
+        noise: Noise,
+        share: float = 1.0,
+    ) -> tuple[list[list[int]], dict[Arm, list[list[int]]]]:
+        """Completions of the base policy and by live arm, flat; arms that are no longer finite fail.
+
+        `share` of what `on_arms` hears is counted here.
+        """
         base: list[list[int]] = []
         own: dict[Arm, list[list[int]]] = {arm: [] for arm in self.live}
         n_policies = 1 + len(self.live) if self._together else 1
         at_once = max(1, _ROWS_AT_ONCE // (samples * n_policies))
-        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "noise": noise, "on_token": on_token}
+        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "noise": noise}
         for start in range(0, len(prompts), at_once):
             part = prompts[start : start + at_once]
             arms = [arm for arm in own if arm in self.live]
@@ -233,6 +271,7 @@ class JointTrainer:
             else:
                 of_base = sample_completions(self.policy, part, samples, first_prompt=start, **settings)
                 found = [self._sample_alone(arm, part, samples, start, settings) for arm in arms]
+            self._on_arms(len(arms) * share * len(part) / len(prompts))
             base += of_base
             for arm, ids in zip(arms, found, strict=True):
                 if ids is None:
@@ -241,7 +280,9 @@ class JointTrainer:
                     own[arm] += ids
         return base, {arm: ids for arm, ids in own.items() if arm in self.live}
 
-    def _sample_alone(self, arm: Arm, prompts, samples, start, settings) -> list[list[int]] | None:
+    def _sample_alone(
+        self, arm: Arm, prompts: Sequence[list[int]], samples: int, start: int, settings: dict[str, Any]
+    ) -> list[list[int]] | None:
         with self.live[arm].installed(self.policy):
             try:
                 return sample_completions(self.policy, prompts, samples, first_prompt=start, **settings)

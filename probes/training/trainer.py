@@ -21,6 +21,7 @@ from probes.training.failure import TrainingFailure
 from probes.training.in_place import TrainedInPlace
 from probes.training.loss import loss_part, normaliser
 from probes.training.optimizer import MasterAdamW, warmed_up
+from probes.training.state import TrainingState, in_order
 
 EXPLODED = 1e3  # a sound loss is at most sqrt(group size) away from 0, plus the KL term
 
@@ -51,7 +52,8 @@ class Trainer(TrainedInPlace):
 
     Cost of a step: sampling; one forward; backward from the top to the lowest trained layer. Memory beyond the policy:
     see `MasterAdamW`, and a copy of the trained weights to put back. `share_prompts` False lays out one row a
-    completion as trainers do (None: share where exact and cheaper).
+    completion as trainers do (None: share where exact and cheaper). `start` goes on from a state that an earlier run
+    of the same configuration reached.
     """
 
     def __init__(
@@ -63,9 +65,11 @@ class Trainer(TrainedInPlace):
         layers: Sequence[int] | None = None,
         rows: Sequence[Row] | None = None,
         share_prompts: bool | None = None,
+        start: TrainingState | None = None,
     ) -> None:
         super().__init__(policy, task, config, layers, rows)
         self.steps_done = 0
+        self._start = start
         self._share = share_prompts
 
     def __enter__(self) -> "Trainer":
@@ -82,13 +86,16 @@ class Trainer(TrainedInPlace):
                 opened.enter_context(checkpointed(self.policy, min(self.layers or [0])))
             self._optimizer = MasterAdamW(self.trained.values(), self.config)
             opened.callback(self._optimizer.close)
+            if self._start is not None:
+                self._optimizer.restore(in_order(self._start, list(self.trained)), self._start.steps_done)
+                self.steps_done = self._start.steps_done
             self._open = opened.pop_all()
         return self
 
     def run(self, on_step: Callable[[StepRecord], None] = lambda record: None) -> list[StepRecord]:
-        """All steps; `on_step` hears of each when it is done, the policy being the trained one so far."""
+        """All steps left; `on_step` hears of each when it is done, the policy being the trained one so far."""
         records = []
-        for _ in range(self.config.steps):
+        while self.steps_done < self.config.steps:
             records.append(self.step())
             on_step(records[-1])
         return records

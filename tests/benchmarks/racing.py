@@ -5,7 +5,7 @@
         --held-out 512 --learning-rates 1e-4,3e-4,1e-3,3e-3 --validation 256 --output-dir SWEEPS/NAME
     python tests/benchmarks/racing.py SWEEPS [--quick]
 
-For each sweep (the truth) all layers at all its rates are warmed up together, with seeds that the sweep did not use, on
+For each sweep (the truth), all layers at all its rates warm up together, with seeds that the sweep did not use, on
 completions of the base policy (`base`) and on their own (`own`), and scored at every rung. Races are then run on these
 records, so that many rules are compared on the same training. Records are kept in SWEEPS/NAME/warmups.jsonl.
 """

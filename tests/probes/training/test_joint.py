@@ -9,6 +9,7 @@ from probes.scoring import score_policy
 from probes.training import Trainer, TrainingConfig
 from probes.training.joint import JointTrainer
 from probes.training.sharing import branches_share
+from probes.training.state import TrainingState
 
 ARMS = [(0, 1e-3), (1, 3e-3), (1, 1e-3), (2, 1e-3)]
 APART = {"Bloom"}  # its attention bias has no row a completion
@@ -134,3 +135,38 @@ def test_the_policy_is_left_as_found(tiny, sums, error):
     with pytest.raises(error):
         broken()
     assert model_state(tiny.model) == before
+
+
+@pytest.mark.parametrize("base_steps", [0, 2])
+def test_an_arm_goes_on_alone_as_if_nothing_had_happened(tiny, sums, tmp_path, base_steps):
+    task, settings = task_with(sums, evens), config(steps=5, base_steps=base_steps, learning_rate=1e-3)
+    with JointTrainer(tiny, task, settings, [(1, 1e-3), (3, 1e-3)]) as trainer:
+        for _ in range(3):
+            trainer.step()
+        trainer.state((3, 1e-3)).save(tmp_path / "state.safetensors")
+    start = TrainingState.load(tmp_path / "state.safetensors")
+    assert start.fits((3,), settings)
+    assert not start.fits((1,), settings)
+    assert not start.fits((3,), config(steps=5, base_steps=base_steps, learning_rate=2e-3))
+    with Trainer(tiny, task, settings, layers=[3], start=start) as trainer:
+        assert len(trainer.run()) == 2
+        weights = trainer.weights()
+    expected, curve, _ = alone(tiny, task, settings, (3, 1e-3))
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
+    assert [step["reward"] for step in start.curve] == pytest.approx([step.reward for step in curve[:3]])
+
+
+def test_stopped_arms_go_on_together(tiny, sums):
+    task, arms = task_with(sums, evens), [(1, 1e-3), (3, 1e-3)]
+    with JointTrainer(tiny, task, config(base_steps=3), arms) as trainer:
+        trainer.step()
+        states = [trainer.state(arm) for arm in arms]
+        trainer.step()
+        expected = {arm: trainer.live[arm].weights() for arm in arms}
+    with JointTrainer(tiny, task, config(base_steps=3), [*arms, (0, 1e-3)]) as trainer:
+        trainer.restore(states)
+        assert set(trainer.step()) == set(arms)
+        for arm in arms:
+            for name, value in trainer.live[arm].weights().items():
+                torch.testing.assert_close(value, expected[arm][name])

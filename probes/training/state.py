@@ -1,0 +1,88 @@
+"""The state of a training run that is to go on later: weights, moments and curve; in memory or as a file."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from probes.errors import RunError, UsageError
+from probes.training.config import TrainingConfig
+
+_STOPS = ("steps", "tokens_per_pass", "sampling_rows", "gradient_checkpointing")  # do not change the numbers
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a run of `config` had reached after `steps_done` steps.
+
+    ``optimizer`` is of `MasterAdamW.state`: a master copy and moments for each parameter of ``names``. ``curve`` holds
+    a record a step, as plain JSON.
+    """
+
+    layers: tuple[int, ...]
+    config: TrainingConfig
+    steps_done: int
+    names: list[str]
+    optimizer: list[dict[str, torch.Tensor]]
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    def fits(self, layers: tuple[int, ...] | None, config: TrainingConfig) -> bool:
+        """Whether a run of `layers` by `config` would have got here by itself."""
+        comparable = [{k: v for k, v in asdict(c).items() if k not in _STOPS} for c in (self.config, config)]
+        return self.layers == layers and comparable[0] == comparable[1] and self.steps_done <= config.steps
+
+    def save(self, file: Path) -> None:
+        """Write the state whole or not at all. Raises `RunError` where there is no room."""
+        partial = file.with_name(f".{file.name}.partial")
+        tensors = {
+            f"{name}:{kind}": value.contiguous()
+            for name, kept in zip(self.names, self.optimizer, strict=True)
+            for kind, value in kept.items()
+        }
+        facts = {"layers": self.layers, "config": asdict(self.config), "steps_done": self.steps_done}
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, partial, metadata={"state": json.dumps(facts | {"curve": self.curve})})
+            partial.replace(file)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise RunError(
+                f"The state of the warm-up cannot be written into '{file.parent}' ({error}). Finished rungs are kept: "
+                "make room and run the same command again."
+            ) from error
+
+    @classmethod
+    def load(cls, file: Path) -> "TrainingState":
+        """The state that `save` wrote. Raises `UsageError` where the file cannot be read."""
+        try:
+            with safe_open(file, framework="pt") as opened:
+                facts = json.loads(opened.metadata()["state"])
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise UsageError(f"'{file}' holds no state of a training run: {error}.") from error
+        config = facts["config"] | {"adam_betas": tuple(facts["config"]["adam_betas"])}
+        optimizer: dict[str, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            parameter, kind = name.rsplit(":", 1)
+            optimizer.setdefault(parameter, {})[kind] = value
+        layers = tuple(facts["layers"])
+        return cls(
+            layers,
+            TrainingConfig(**config),
+            facts["steps_done"],
+            list(optimizer),
+            list(optimizer.values()),
+            facts["curve"],
+        )
+
+
+def in_order(state: TrainingState, names: list[str]) -> list[dict[str, torch.Tensor]]:
+    """The optimizer's state in the order of `names`. Raises `UsageError` where the parameters are others."""
+    found = dict(zip(state.names, state.optimizer, strict=True))
+    if set(found) != set(names):
+        raise UsageError("The state of the warm-up is of another model: its parameters have other names.")
+    return [found[name] for name in names]
