@@ -12,6 +12,7 @@ from probes.table import LayerTable, varies
 if TYPE_CHECKING:
     from advisor.contributions import Contributions
     from calibration.contribution import Estimate
+    from calibration.race import Race
 
 MIN_GROUPS = 4  # two halves of two groups, the least that cross-half statistics can use
 SOLVED_SHARE = 0.99  # of the best possible reward
@@ -88,10 +89,16 @@ def judge_reward(
     return None
 
 
+def looks_trained(table: LayerTable) -> bool:
+    """Whether some weight matrix has structure beyond random numbers, as far as that was measured."""
+    excess = table.columns.get("spectral_excess")
+    return excess is None or excess.max() >= RANDOM_EXCESS
+
+
 def judge_table(table: LayerTable, probes: list[Probe], decoding: str) -> Verdict:
     """The verdict from the layer table."""
-    excess = table.columns.get("spectral_excess")
-    if excess is not None and excess.max() < RANDOM_EXCESS:
+    if not looks_trained(table):
+        excess = table.columns["spectral_excess"]
         return Verdict(
             "random_weights",
             f"No weight matrix has structure beyond random numbers (largest singular value "
@@ -112,6 +119,31 @@ def judge_table(table: LayerTable, probes: list[Probe], decoding: str) -> Verdic
         "uncalibrated",
         "Uncalibrated ranking: the order averages the published depth profile with the probes. "
         "No predictor has been fitted yet, so scores are not contributions and carry no interval.",
+    )
+
+
+def judge_race(race: "Race") -> Verdict:
+    """The verdict from a race of warm-ups: a ranking where the winner's gain is shown to be above 0."""
+    if race.winner is None:
+        reason = next(iter(race.broke.values()), "")
+        return Verdict("broke_down", f"Every warm-up broke down ({reason}). Try lower rates with --learning-rates.")
+    rung, winner = race.rungs[-1], race.winner
+    score = f"Layer {winner.layer} scores {winner.score:.2f} after {rung.step} steps of training it alone"
+    gain = f"{_signed(winner.gain)} over the base policy on {rung.n_prompts} validation prompts"
+    if not winner.gain.above_zero:
+        return Verdict(
+            "indistinguishable",
+            f"No warm-up is shown to raise the score. {score}, {gain}, and no other more. Warm up longer, try other "
+            "learning rates, or choose another task.",
+        )
+    rivals = [s for s in rung.standings if s.layer != winner.layer and s.to_leader.high >= 0]
+    rivals += [s for r in race.rungs[:-1] for s in r.standings if s.out == "halved" and s.to_leader.high >= 0]
+    names = ", ".join(map(str, sorted({s.layer for s in rivals})))
+    doubt = f" It cannot be told from layers {names}, which stopped or stand within the noise." if names else ""
+    return Verdict(
+        "uncalibrated",
+        f"Uncalibrated ranking: the order is that of a race of warm-ups. {score}, {gain}.{doubt} No predictor has been "
+        "fitted yet: gains of short runs are no contributions.",
     )
 
 

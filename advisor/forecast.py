@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from probes.packaged import NAME, cache_dir
 
 if TYPE_CHECKING:
+    from advisor.warming import Warmup
     from calibration.protocol import Protocol
 
 _PROMPT_TOKENS, _NEW_TOKENS = 48, 24  # typical of short answers; corrected while the run goes on
 _EFFICIENCY = 0.7  # of that product's speed, seen in a whole forward pass on a CPU
 _UNKNOWN_PARAMETERS = 1e9
+_LAYERS = 28  # of a model whose layers are not counted yet
 
 
 def guess_parameters(model: str) -> float:
@@ -77,6 +79,22 @@ def forecast_training(
         "score the base policy": scoring,
         "train": count_runs(protocol, n_arms) * (training.steps * step + scoring),
     }
+
+
+def forecast_warmup(
+    n_parameters: float, warmup: "Warmup", max_new_tokens: int | None, n_layers: int = _LAYERS
+) -> dict[str, float]:
+    """Seconds of the race of a model with about `n_layers` layers (see `forecast`)."""
+    training, rules = warmup.protocol.training, warmup.rules
+    per_token = 2 * n_parameters / (_speed() * _EFFICIENCY)
+    row = _PROMPT_TOKENS + training.group_size * (max_new_tokens or _NEW_TOKENS)
+    step = training.prompts_per_step * row * per_token * 1.5
+    scoring = rules.prompts * (_PROMPT_TOKENS + (max_new_tokens or _NEW_TOKENS)) * per_token
+    arms, before, total = float(n_layers * len(warmup.rates)), 0, 0.0
+    for index, rung in enumerate(rules.rungs):
+        total += arms * ((rung - before) * step + scoring)
+        arms, before = max(1.0, arms * rules.keep / (len(warmup.rates) if index == rules.rate_rung else 1)), rung
+    return {"warm up all layers": total if warmup.budget is None else min(total, warmup.budget)}
 
 
 def _speed() -> float:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -32,6 +33,7 @@ from probes.progress import Progress
 from probes.rollouts import SamplingConfig, collect_rollouts
 from probes.tasks import Task, load_task, reload_task
 from probes.training.in_place import trained_parameters
+from probes.training.state import TrainingState
 
 _CHECKED_PROMPTS = 64  # looked at for reward spread before anything is trained
 _SCORING_STEPS = 1.0  # scoring both decodings, in steps of training; only for the time left
@@ -51,12 +53,14 @@ def measure_arms(
     output_dir: OutputDir = None,
     progress: Progress | None = None,
     asked: dict[str, Any] | None = None,
+    start: TrainingState | None = None,
 ) -> Contributions:
     """Train and score every arm; cheap checks come before anything slow.
 
     `arms_of` says which layers play which role in a stack of so many layers, `judge` the verdict, `asked` is what else
-    tells this run from others. Reports are written where there is an `output_dir`. Raises `UsageError` for bad input
-    and `RunError` where the run breaks; a given model is as found afterwards.
+    tells this run from others. The run that `start` is the beginning of goes on from there. Reports are written where
+    there is an `output_dir`. Raises `UsageError` for bad input and `RunError` where the run breaks; a given model is as
+    found afterwards.
     """
     progress = progress or Progress()
     protocol = options.protocol
@@ -77,7 +81,7 @@ def measure_arms(
         if folder and folder.resumed:
             progress.note(f"going on with the run in {folder.path}")
         memory = SharedMemory(folder or Memory()) if n_processes() > 1 else folder or Memory()
-        measuring = _Measuring(kind, subject, task, split, options, memory, folder, progress)
+        measuring = _Measuring(kind, subject, task, split, options, memory, folder, progress, start)
         result = measuring.run(arms_of, judge)
         if folder is not None:
             result.report(folder.path)
@@ -97,7 +101,9 @@ class _Measuring:
         memory: Memory,
         folder: RunFolder | None,
         progress: Progress,
+        start: TrainingState | None,
     ) -> None:
+        self.begun = start
         self.kind, self.subject, self.task, self.split, self.options = kind, subject, task, split, options
         self.memory, self.folder, self.progress = memory, folder, progress
         self.protocol = options.protocol
@@ -246,6 +252,7 @@ class _Measuring:
                     save_to=self._file_of(run) if kept is not None and run.layers == kept else None,
                     on_step=self.progress.advance,
                     engine_options=options.engine_options,
+                    start=self.begun,
                 )
                 yield run, agreed(record)
                 self.progress.advance(_SCORING_STEPS)
@@ -265,9 +272,14 @@ class _Measuring:
             )
             address = None if options.ray == "local" else options.ray
             work = on_ray(address, options.workers) if options.ray else in_processes(options.workers)
-            for run, record in work(order, runs):
-                self.progress.advance(steps)
-                yield run, record
+            with tempfile.TemporaryDirectory() as place:
+                if self.begun is not None:
+                    file = Path(place) / "begun.safetensors"
+                    self.begun.save(file)
+                    order = replace(order, start=str(file))
+                for run, record in work(order, runs):
+                    self.progress.advance(steps)
+                    yield run, record
 
         return elsewhere if options.in_workers else here
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from advisor.decision import Verdict, judge_table
+from advisor.decision import Verdict, judge_race, judge_table
 from advisor.recommendation import Recommendation
 from advisor.survey import Options, Survey, survey
-from calibration.ranking import Ranking, rank_layers
+from advisor.warming import Warmup
+from calibration.ranking import Ranking, raced_first, rank_layers
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig
 from probes.table import varies
@@ -26,6 +27,7 @@ def recommend(
     effort: str = "probe",
     decoding: str = "greedy",
     sampling: SamplingConfig | None = None,
+    warmup: Warmup | None = None,
     device: str = "auto",
     dtype: str = "auto",
     trust_remote_code: bool = False,
@@ -37,9 +39,10 @@ def recommend(
     `model` is a loaded transformers model (then with its tokenizer, and left exactly as found) or a name as on the
     command line. `task` is a `Task`, the name of a built-in one, or None for the default. With `output_dir` finished
     work and reports are written there, and a run that was stopped goes on. Cost: about one RL step at effort "probe",
-    one reading of the weights at "static". Raises `UsageError` for bad input, `RunError` where the run breaks.
+    one reading of the weights at "static", a few per cent of a sweep at "warmup" (see `Warmup`). Raises `UsageError`
+    for bad input, `RunError` where the run breaks.
     """
-    options = Options(effort, decoding, sampling or SamplingConfig(), None, device, dtype, trust_remote_code)
+    options = Options(effort, decoding, sampling or SamplingConfig(), None, device, dtype, trust_remote_code, warmup)
     found = survey(model, tokenizer, task, options, output_dir, progress)
     with found.folder or nullcontext():
         result = _conclude(found)
@@ -50,12 +53,17 @@ def recommend(
 
 def _conclude(found: Survey) -> Recommendation:
     options, table = found.options, found.table
-    verdict = found.verdict or judge_table(table, found.probes, options.decoding)
     ranking = rank_layers(table, found.probes, options.decoding)
+    verdict = found.verdict
+    if verdict is None and found.race is not None:
+        verdict, ranking = judge_race(found.race), raced_first(ranking, found.race.order())
+    verdict = verdict or judge_table(table, found.probes, options.decoding)
     baselines = _baselines(found, ranking)
     sampling = options.sampling
     protocol = {"algorithm": "GRPO", "decoding": options.decoding}
     if found.rollouts is not None:
+        if found.race is not None:
+            protocol |= {"warmup": options.warmup.as_dict()}
         protocol |= {
             "temperature": sampling.temperature,
             "group_size": sampling.group_size,
@@ -89,6 +97,8 @@ def _conclude(found: Survey) -> Recommendation:
         columns={c.name: c for p in found.probes for c in p.columns},
         ranking=ranking,
         folder=found.folder and found.folder.path,
+        race=found.race,
+        winner=found.winner,
     )
 
 

@@ -1,15 +1,17 @@
 """The recommendation as data: what `recommend` returns and `ranking.json` holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.decision import Verdict
 from advisor.store import SCHEMA_VERSION
+from calibration.race import Race
 from calibration.ranking import Ranking
 from probes.errors import UsageError
 from probes.registry import Column
 from probes.table import LayerTable, depth_correlation
+from probes.training.state import TrainingState
 
 if TYPE_CHECKING:
     from advisor.contributions import Contributions
@@ -22,6 +24,8 @@ class Recommendation:
     ``pick`` holds layer indices (empty where the verdict is no), ``layers`` one record a layer in stack order with
     ``rank``, ``score`` (0 to 1, an order and no contribution), ``contribution``/``low``/``high``/``p_best`` (None
     until a predictor is fitted) and its probe values. ``fallback`` is the choice by position for a verdict of no.
+    At effort "warmup" ``race`` is what happened, ``winner`` the state that the pick's training has reached, and
+    ``warmup`` of a layer its gain where it stopped.
     """
 
     model: dict[str, Any]
@@ -38,6 +42,8 @@ class Recommendation:
     columns: dict[str, Column]
     ranking: Ranking
     folder: Path | None = None
+    race: Race | None = None
+    winner: TrainingState | None = field(default=None, repr=False)
 
     @property
     def layers(self) -> list[dict[str, Any]]:
@@ -53,6 +59,7 @@ class Recommendation:
                 "p_best": None,
                 "depth_prior": round(float(self.ranking.prior[k]), 6),
                 "parameters": self.model["layer_parameters"][k],
+                "warmup": self._warmup(k),
                 "probes": self.table.row(k),
             }
             for k in range(self.table.n_layers)
@@ -73,6 +80,7 @@ class Recommendation:
             "baselines": self.baselines,
             "reward": self.reward,
             "cost": self.cost,
+            "race": self.race and self.race.as_dict(),
             "probes": {
                 name: {
                     "unit": column.unit,
@@ -86,6 +94,16 @@ class Recommendation:
             "not_measured": self.table.failures,
             "layers": self.layers,
         }
+
+    def _warmup(self, k: int) -> dict[str, Any] | None:
+        """What the race says of layer k: its gain at its last rung, and why it stopped there."""
+        last = self.race and self.race.last_of(k)
+        if not last:
+            return None
+        rung, standing = last
+        gain = standing.gain
+        found = {"steps": rung.step, "rate": standing.rate, "score": standing.score, "out": standing.out}
+        return found | {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
 
     def verify(
         self,
@@ -117,6 +135,7 @@ class Recommendation:
             options=options_like(self.protocol, place, **changes),
             output_dir=output_dir,
             progress=progress,
+            start=self.winner,
         )
 
     def report(self, folder: str | Path) -> None:

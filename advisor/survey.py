@@ -3,34 +3,40 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from advisor.decision import MIN_GROUPS, Verdict, judge_reward
+from advisor import warming
+from advisor.decision import MIN_GROUPS, Verdict, judge_reward, looks_trained
 from advisor.environment import peak_memory_bytes
-from advisor.forecast import forecast
+from advisor.forecast import forecast, forecast_warmup
 from advisor.processes import n_processes
 from advisor.store import SCHEMA_VERSION, RunFolder
 from advisor.subject import Subject
+from advisor.warming import Warmup, warm_up
+from calibration.race import Race
+from calibration.ranking import Ranking, rank_layers
 from probes.checkpoint import LoadedWeights, open_weights
 from probes.errors import UsageError, unknown_name
 from probes.measure import measure
 from probes.memory import Memory
+from probes.policy import Policy
 from probes.progress import Progress
 from probes.registry import DECODINGS, EFFORTS, Probe, get_probe, list_probes
 from probes.rollouts import Rollouts, SamplingConfig, collect_rollouts
 from probes.scoring import measure_headroom
 from probes.table import LayerTable
 from probes.tasks import Task, load_task
+from probes.training.state import TrainingState
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure. ``probes`` None takes every probe of the effort."""
+    """How to measure. ``probes`` None takes every probe of the effort; ``warmup`` matters at that effort only."""
 
     effort: str = "probe"
     decoding: str = "greedy"
@@ -39,8 +45,11 @@ class Options:
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
+    warmup: Warmup | None = None
 
     def __post_init__(self) -> None:
+        if self.effort == "warmup" and self.warmup is None:
+            object.__setattr__(self, "warmup", Warmup())
         if self.effort not in EFFORTS:
             raise unknown_name("effort", self.effort, EFFORTS, "Pass one of these as --effort.")
         if self.decoding not in DECODINGS:
@@ -64,7 +73,7 @@ class Options:
 @dataclass(frozen=True)
 class Survey:
     """What was measured. ``rollouts`` and ``headroom`` are None at static effort; ``verdict`` is set where the rewards
-    alone say no."""
+    alone say no; ``race`` and its ``winner``'s state are there at effort warmup."""
 
     model: dict[str, Any]
     task: Task | None
@@ -77,6 +86,8 @@ class Survey:
     seconds: dict[str, float]
     peak_memory: int | None
     folder: RunFolder | None
+    race: Race | None = None
+    winner: TrainingState | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The layer table as plain JSON (``table.json``)."""
@@ -116,7 +127,10 @@ def survey(
         task = None
     place = {"device": options.device, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
     subject = Subject(model, tokenizer, **place, progress=progress)
-    progress.plan(forecast(subject.n_parameters, options.effort, **vars(options.sampling)))
+    plan = forecast(subject.n_parameters, options.effort, **vars(options.sampling))
+    if options.effort == "warmup":
+        plan |= forecast_warmup(subject.n_parameters, options.warmup, options.sampling.max_new_tokens)
+    progress.plan(plan)
     identity = _identity(subject, task, options)
     target = output_dir(identity) if callable(output_dir) else output_dir
     folder = RunFolder(target, identity) if target is not None else None
@@ -159,10 +173,54 @@ def _measure(
         if p not in runnable:
             table.failures[p.name] = "not measured: " + verdict.text
     seconds |= {f"probe {name}": value for name, value in table.seconds.items()}
+    race = winner = None
+    if options.effort == "warmup" and verdict is None and looks_trained(table):
+        with _timed(seconds, "warm-ups"):
+            race, winner = _race(
+                policy,
+                task,
+                options,
+                rank_layers(table, probes, options.decoding),
+                rollouts,
+                key,
+                memory,
+                folder,
+                progress,
+            )
     seconds["total"] = time.perf_counter() - start
     seconds, peak = _whole_cost(memory, key, seconds, peak_memory_bytes())
     facts = subject.facts(weights)
-    return Survey(facts, task, options, probes, table, rollouts, headroom, verdict, seconds, peak, folder)
+    return Survey(facts, task, options, probes, table, rollouts, headroom, verdict, seconds, peak, folder, race, winner)
+
+
+def _race(
+    policy: Policy,
+    task: Task,
+    options: Options,
+    ranking: Ranking,
+    rollouts: Rollouts,
+    key: str,
+    memory: Memory,
+    folder: RunFolder | None,
+    progress: Progress,
+) -> tuple[Race, TrainingState | None]:
+    """The race, under the decoding and sampling of this survey."""
+    sampling, protocol = options.sampling, options.warmup.protocol
+    names = ("group_size", "temperature", "prompt_style", "seed")
+    training = replace(protocol.training, **{name: getattr(sampling, name) for name in names})
+    warmup = replace(options.warmup, protocol=replace(protocol, training=training, decoding=options.decoding))
+    place = folder and folder.path
+    return warm_up(
+        policy,
+        task,
+        warmup,
+        ranking.order,
+        rollouts.max_new_tokens,
+        memory=memory,
+        key=f"{key} ",
+        folder=place,
+        progress=progress,
+    )
 
 
 def _identity(subject: Subject, task: Task | None, options: Options) -> dict[str, Any]:
@@ -175,6 +233,7 @@ def _identity(subject: Subject, task: Task | None, options: Options) -> dict[str
         "decoding": options.decoding,
         "sampling": vars(options.sampling) if task else None,
         "probes": options.probes and list(options.probes),
+        "warmup": warming.identity(options.warmup) if options.effort == "warmup" else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,15 @@ from advisor.measuring import Arms, OutputDir, measure_arms
 from advisor.measuring_options import MeasuringOptions
 from advisor.subject import identity_hash
 from calibration.protocol import Protocol
+from calibration.runs import arm_name
 from probes.errors import UsageError
 from probes.progress import Progress
 from probes.tasks import Task, reload_task
 from probes.training import TrainingConfig
+from probes.training.state import TrainingState
+
+# Settings of warm-ups that a verification takes over, so that the pick's training can go on from its own.
+WARMUP_SETTINGS = ("prompts_per_step", "warmup_steps", "kl", "updates_per_batch")
 
 
 def verify(
@@ -29,16 +35,21 @@ def verify(
     options: MeasuringOptions | None = None,
     output_dir: OutputDir = None,
     progress: Progress | None = None,
+    start: TrainingState | None = None,
 ) -> Contributions:
     """Train `layer` (several are trained together) and say what that brings, with a 90 % interval and a verdict.
 
     Beside it run the middle layer by position, every layer of `also`, and full-parameter training (unless the reference
     is "none"). The model is left as found; with `output_dir` finished runs are kept there, and a run that was stopped
-    goes on. Cost: arms x (rates + seeds - 1) training runs. Raises `UsageError` for bad input, `RunError` where the
-    run breaks.
+    goes on. `start` is the state that a warm-up of the pick has reached: with the native engine its training goes on
+    there, at its rate, and all arms take as many base steps as it did. Cost: arms x (rates + seeds - 1) training runs.
+    Raises `UsageError` for bad input, `RunError` where the run breaks.
     """
     options = options or MeasuringOptions()
     pick = (layer,) if isinstance(layer, int) else tuple(sorted(set(layer)))
+    progress = progress or Progress()
+    if start is not None:
+        options, start = _going_on(options, pick, start, progress)
 
     def arms_of(n_layers: int) -> Arms:
         arms: Arms = [("pick", pick), ("middle", (n_layers // 2,)), *(("also", (k,)) for k in also)]
@@ -46,8 +57,28 @@ def verify(
 
     asked = {"layer": list(pick), "also": sorted(set(also))}
     return measure_arms(
-        "verification", model, tokenizer, task, arms_of, judge_pick, options, output_dir, progress, asked
+        "verification", model, tokenizer, task, arms_of, judge_pick, options, output_dir, progress, asked, start
     )
+
+
+def _going_on(
+    options: MeasuringOptions, pick: tuple[int, ...], start: TrainingState, progress: Progress
+) -> tuple[MeasuringOptions, TrainingState | None]:
+    """Options under which the pick's training goes on from `start`; None in its place where that cannot be."""
+    protocol, begun = options.protocol, start.config
+    if protocol.engine != "native":
+        progress.note("the pick's training begins anew: warm-ups are of the native engine")
+        return options, None
+    training = replace(protocol.training, base_steps=begun.base_steps)
+    known = {**protocol.known_rates, arm_name(pick): begun.learning_rate}
+    warmed = replace(protocol, training=training, known_rates=known)
+    limit = begun.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
+    config = replace(warmed.config(begun.seed, begun.learning_rate), max_new_tokens=limit)
+    if not start.fits(pick, config) or begun.seed not in warmed.seed_numbers:
+        progress.note("the pick's training begins anew: its warm-up was made with other settings")
+        return options, None
+    progress.note(f"the training of {arm_name(pick)} goes on from step {start.steps_done} of its warm-up")
+    return replace(options, protocol=warmed, max_new_tokens=limit), start
 
 
 def folder_in(source: str | Path) -> Callable[[dict[str, Any]], Path]:
@@ -60,8 +91,9 @@ def options_like(protocol: dict[str, Any], place: dict[str, Any] | None = None, 
 
     `place` are fields of `MeasuringOptions` that say how the model is loaded.
     """
-    names = ("group_size", "temperature", "prompt_style", "seed")
-    training = TrainingConfig(**{name: protocol[name] for name in names if name in protocol})
+    told = {**(protocol.get("warmup") or {}), **protocol}
+    names = ("group_size", "temperature", "prompt_style", "seed", *WARMUP_SETTINGS)
+    training = TrainingConfig(**{name: told[name] for name in names if name in told})
     fields = {"training": training, "decoding": protocol["decoding"], **changes}
     return MeasuringOptions(Protocol(**fields), max_new_tokens=protocol.get("max_new_tokens"), **(place or {}))
 

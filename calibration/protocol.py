@@ -24,7 +24,8 @@ class Protocol:
     ``training.seed`` on, and the rates of ``learning_rates``. Each arm (a layer, or all parameters) gets the rate that
     scores best on ``validation`` prompts taken out of the training rows, under ``decoding``; with ``rate_by``
     "first_seed" only the first seed tries every rate, with "every_seed" all do. Scores are taken on at most
-    ``held_out`` held-out prompts, under both decodings, sampled ones as the mean of ``sampled_completions``.
+    ``held_out`` held-out prompts, under both decodings, sampled ones as the mean of ``sampled_completions``. Arms in
+    ``known_rates`` (by name) train at that rate alone, which a race of warm-ups chose.
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -33,9 +34,10 @@ class Protocol:
     rate_by: str = "first_seed"
     decoding: str = "greedy"
     held_out: int = 256
-    validation: int = 64
+    validation: int = 128
     sampled_completions: int = 4
     engine: str = "native"
+    known_rates: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.decoding not in DECODINGS:
@@ -63,6 +65,10 @@ class Protocol:
         """The seeds that try every rate."""
         return self.seed_numbers if self.rate_by == "every_seed" else self.seed_numbers[:1]
 
+    def rates_of(self, arm: str) -> tuple[float, ...]:
+        """The rates that an arm tries, lowest first."""
+        return (self.known_rates[arm],) if arm in self.known_rates else tuple(sorted(self.learning_rates))
+
     def config(self, seed: int, learning_rate: float) -> TrainingConfig:
         """The hyper-parameters of one run."""
         return replace(self.training, seed=seed, learning_rate=learning_rate)
@@ -77,6 +83,7 @@ class Protocol:
             "adam_betas": list(self.training.adam_betas),
             "learning_rates": list(self.learning_rates),
             "rate_by": self.rate_by,
+            "known_rates": self.known_rates,
             "seeds": self.seed_numbers,
             "decoding": self.decoding,
             "held_out": self.held_out,

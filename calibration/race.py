@@ -102,6 +102,7 @@ class Race:
     entered: int = 0
     not_paid: list[list[float]] = field(default_factory=list)
     arm_steps: int = 0
+    why_apart: str = ""  # why layers were trained one after another, if they were
 
     @property
     def winner(self) -> Standing | None:
@@ -251,7 +252,8 @@ def run_race(
         ahead = rules.rungs[index + 1] - step if index + 1 < len(rules.rungs) else 0
         most = None if left is None or not ahead else pace.arms_for(left, ahead)
         seconds = round(earlier + clock() - began, 3)
-        rung = judge_rung(step, base, scores, rules, index=index, most=most, seconds=seconds)
+        here = rules if ahead else replace(rules, keep=1.0)  # nothing to save after the last rung
+        rung = judge_rung(step, base, scores, here, index=index, most=most, seconds=seconds)
         race = replace(race, rungs=[*race.rungs, rung])
         trainer.drop([(s.layer, s.rate) for s in rung.standings if s.out])
         if not ahead:

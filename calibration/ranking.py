@@ -4,7 +4,8 @@ It is called *uncalibrated* wherever it is shown: the score orders layers and is
 interval.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import rankdata
@@ -44,6 +45,12 @@ def rank_layers(table: LayerTable, probes: list[Probe], decoding: str) -> Rankin
     score = prior if measured is None else PRIOR_WEIGHT * prior + (1 - PRIOR_WEIGHT) * measured
     order = sorted(range(table.n_layers), key=lambda k: (-round(score[k] / _TIE), -k))
     return Ranking(score, prior, measured, order)
+
+
+def raced_first(ranking: Ranking, order: Sequence[int]) -> Ranking:
+    """The ranking with the layers of a race in front, in their order; those that did not take part keep theirs."""
+    rest = [k for k in ranking.order if k not in set(order)]
+    return replace(ranking, order=[*order, *rest])
 
 
 def ranks(values: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from probes.scoring import score_policy
 from probes.tasks.task import Row, Task
 from probes.training import Trainer, TrainingConfig, TrainingFailure
 from probes.training.saved_layers import save_layers
+from probes.training.state import TrainingState
 
 FULL = "full"
 
@@ -60,8 +61,12 @@ def perform(
     save_to: Path | None = None,
     on_step: Callable[[], None] = lambda: None,
     engine_options: dict[str, Any] | None = None,
+    start: TrainingState | None = None,
 ) -> dict[str, Any]:
     """Train one arm and score it; returns the record as plain JSON. The policy is left as found.
+
+    `start` is where a warm-up of this very run had got to (``went_on_from`` says after which step); one of another run
+    is left aside.
 
     A run that broke down has ``failed`` (the reason) and no score. ``held_out`` holds one score a prompt (None where
     unscored) under each decoding, ``validation`` their means on the validation prompts, ``curve`` one record a step.
@@ -73,14 +78,18 @@ def perform(
         facts["fingerprint"] = policy.fingerprint()
     config = protocol.config(run.seed, run.learning_rate)
     record = {"arm": run.arm, "layers": run.layers and list(run.layers), "seed": run.seed, "rate": run.learning_rate}
-    curve: list[dict[str, Any]] = []
+    if start is not None and (protocol.engine != "native" or not start.fits(run.layers, config)):
+        start = None
+    curve: list[dict[str, Any]] = list(start.curve) if start else []
+    if start is not None:
+        record["went_on_from"] = start.steps_done
 
     def note(step) -> None:
         curve.append(asdict(step))
         on_step()
 
     try:
-        with make_trainer(policy, task, split, protocol, run.layers, config, engine_options) as trainer:
+        with make_trainer(policy, task, split, protocol, run.layers, config, engine_options, start) as trainer:
             trainer.run(note)
             try:
                 record |= score_both(policy, task, split, protocol, config.max_new_tokens)
@@ -136,13 +145,14 @@ def make_trainer(
     layers: tuple[int, ...] | None,
     config: TrainingConfig,
     engine_options: dict[str, Any] | None = None,
+    start: TrainingState | None = None,
 ):
     """The trainer of the protocol's engine, to be used as a context."""
     if protocol.engine == "trl":
         from probes.training.trl import TRLTrainer
 
         return TRLTrainer(policy, task, config, layers=layers, rows=split.train, options=engine_options)
-    return Trainer(policy, task, config, layers=layers, rows=split.train)
+    return Trainer(policy, task, config, layers=layers, rows=split.train, start=start)
 
 
 def _plain(value: float) -> float | int | None:

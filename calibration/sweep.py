@@ -55,7 +55,7 @@ class Sweep:
         all did.
         """
         best, best_value = None, (-1, -np.inf)
-        for rate in sorted(self.protocol.learning_rates):
+        for rate in self.protocol.rates_of(arm_name(layers)):
             found = [self.records.get(Run(layers, seed, rate).key) for seed in self.protocol.searching_seeds]
             found = [record for record in found if record]
             values = [r["validation"][self.protocol.decoding] for r in found if r["failed"] is None]
@@ -69,7 +69,7 @@ class Sweep:
     def runs_of(self, layers: tuple[int, ...] | None) -> list[dict[str, Any]]:
         """The arm's records at its chosen rate, one a seed, those that broke down included."""
         rate = self.chosen_rate(layers)
-        rates = self.protocol.learning_rates if rate is None else [rate]
+        rates = self.protocol.rates_of(arm_name(layers)) if rate is None else [rate]
         keys = [Run(layers, seed, r).key for r in rates for seed in self.protocol.seed_numbers]
         return [self.records[key] for key in keys if key in self.records]
 
@@ -140,8 +140,14 @@ def measure_contributions(
     """
     memory = memory or Memory()
     arms = list(dict.fromkeys(arms))
-    rates, seeds = protocol.learning_rates, protocol.seed_numbers
-    first = [Run(layers, seed, rate) for seed in protocol.searching_seeds for rate in rates for layers in arms]
+    seeds = protocol.seed_numbers
+    first = [
+        Run(layers, seed, rate)
+        for seed in protocol.searching_seeds
+        for rate in sorted({*protocol.learning_rates, *protocol.known_rates.values()})
+        for layers in arms
+        if rate in protocol.rates_of(arm_name(layers))
+    ]
     sweep = Sweep(protocol, arms, base, {})
     _perform_missing(sweep, first, perform, memory, on_recalled, key)
     chosen = {layers: sweep.chosen_rate(layers) for layers in arms}

@@ -25,6 +25,7 @@ from calibration.runs import Run, perform
 from probes.errors import AdvisorError, RunError, UsageError
 from probes.policy import Policy, load_policy
 from probes.tasks import Task, reload_task
+from probes.training.state import TrainingState
 
 _TRIES = 3  # of one run whose worker died
 
@@ -42,6 +43,7 @@ class WorkOrder:
     protocol: Protocol
     threads: int = 1
     saved: dict[str, str] = field(default_factory=dict)  # where trained weights go, by the run's key
+    start: str = ""  # file of a warm-up's state; where it is not found, its run begins anew, with the same numbers
 
 
 Finished = Iterator[tuple[Run, dict[str, Any]]]
@@ -154,7 +156,9 @@ def perform_order(order: WorkOrder, run: Run) -> dict[str, Any]:
         raise UsageError("The data has changed since the run began: put it back, or begin a run in another folder.")
     file = order.saved.get(run.key)
     split = split_task(task, order.protocol)
-    return perform(policy, task, split, order.protocol, run, save_to=Path(file) if file else None)
+    begun = Path(order.start) if order.start else None
+    start = TrainingState.load(begun) if begun and begun.exists() else None
+    return perform(policy, task, split, order.protocol, run, save_to=Path(file) if file else None, start=start)
 
 
 @lru_cache(maxsize=1)

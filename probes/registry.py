@@ -15,7 +15,7 @@ _PROBES = {  # in the order in which they are measured
     "gradients": "probes.gradients",
     "attribution": "probes.attribution",
 }
-EFFORTS = ("static", "probe")
+EFFORTS = ("static", "probe", "warmup")
 DECODINGS = ("greedy", "sampled")
 
 

@@ -52,7 +52,7 @@ def probing_options(function: Callable) -> Callable:
     return _all(
         function,
         click.option(
-            "--effort", default="probe", show_default=True, metavar="static|probe", help="How much to measure."
+            "--effort", default="probe", show_default=True, metavar="static|probe|warmup", help="How much to measure."
         ),
         click.option("--groups", default=32, show_default=True, help="Prompt groups with reward spread to collect."),
         click.option("--max-prompts", default=128, show_default=True, help="Stop drawing prompts here."),

@@ -15,7 +15,14 @@ from advisor.cli.options import (
     probing_options,
     task_options,
 )
-from advisor.cli.training_options import finish, make_options, training_options, worker_options
+from advisor.cli.training_options import (
+    finish,
+    make_options,
+    make_warmup,
+    race_options,
+    training_options,
+    worker_options,
+)
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,22 +36,28 @@ if TYPE_CHECKING:
 @click.argument("model")
 @task_options
 @probing_options
+@race_options
 @click.option("--verify", "prove", is_flag=True, help="Then train the pick and prove it (options below).")
 @training_options
 @worker_options
 @model_options
 @click.option("--output-dir", metavar="DIR", help="Where results go [default: a folder of its own in advisor-runs].")
-def command(model: str, output_dir: str | None, prove: bool, as_json: bool, **arguments) -> None:
+@click.pass_context
+def command(
+    context: click.Context, model: str, output_dir: str | None, prove: bool, as_json: bool, **arguments
+) -> None:
     """Say which layer of MODEL to train, with the evidence.
 
-    MODEL is a hub name, a local folder, a GGUF file, or smollm2-135m (the packaged default). Training options matter
-    only with --verify, which is as `advisor verify --from` afterwards.
+    MODEL is a hub name, a local folder, a GGUF file, or smollm2-135m (the packaged default). Effort warmup trains all
+    layers together for a few steps and races them. Training options matter at that effort and with --verify, which is
+    as `advisor verify --from` afterwards; without --verify, --steps and --budget are those of the race.
     """
     from advisor.cli.progress import shown_progress
     from advisor.forecast import forecast, guess_parameters
 
     with shown_progress(forecast(guess_parameters(model), **arguments)) as progress:
         task, sampling = make_task(arguments), make_sampling(arguments)
+        warmup = make_warmup(arguments, prove, context) if arguments["effort"] == "warmup" else None
         from advisor.pipeline import recommend
 
         if prove:
@@ -56,6 +69,7 @@ def command(model: str, output_dir: str | None, prove: bool, as_json: bool, **ar
             effort=arguments["effort"],
             decoding=arguments["decoding"],
             sampling=sampling,
+            warmup=warmup,
             device=arguments["device"],
             dtype=arguments["dtype"],
             trust_remote_code=arguments["trust_remote_code"],
@@ -103,4 +117,13 @@ def _prove(model: str, task: "Task", result: "Recommendation", options: "Measuri
     options = replace(options, max_new_tokens=result.protocol["max_new_tokens"])
     with shown_progress({"start": 1.0}) as progress:
         folder = folder_in(result.folder)
-        return verify(model, None, task, layer=result.pick, options=options, output_dir=folder, progress=progress)
+        return verify(
+            model,
+            None,
+            task,
+            layer=result.pick,
+            options=options,
+            output_dir=folder,
+            progress=progress,
+            start=result.winner,
+        )

@@ -3,17 +3,20 @@
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from advisor.cli.options import parse_pairs, print_json
 from advisor.processes import is_first
-from probes.errors import UsageError
+from probes.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from advisor.contributions import Contributions
     from advisor.measuring_options import MeasuringOptions
+    from advisor.warming import Warmup
 
 
 def training_options(function: Callable) -> Callable:
@@ -42,7 +45,12 @@ def training_options(function: Callable) -> Callable:
         click.option(
             "--sampled-completions", default=4, show_default=True, help="Completions of one prompt in sampled scores."
         ),
-        click.option("--validation", default=64, show_default=True, help="Prompts that learning rates are chosen on."),
+        click.option(
+            "--validation",
+            default=128,
+            show_default=True,
+            help="Prompts that rates are chosen and warm-ups scored on, at most a fifth of the training prompts.",
+        ),
         click.option(
             "--interval-width",
             default=0.3,
@@ -81,6 +89,57 @@ def worker_options(function: Callable) -> Callable:
     return click.option(
         "--workers", default=1, show_default=True, help="Processes that train at the same time, each with its own copy."
     )(function)
+
+
+def race_options(function: Callable) -> Callable:
+    """The race of effort warmup."""
+    options = [
+        click.option(
+            "--race-steps", type=int, help="Longest warm-up in steps [default: 8, or --steps without --verify]."
+        ),
+        click.option(
+            "--race-budget",
+            metavar="TIME",
+            help="Bound on the race's time [default: none, or --budget without --verify].",
+        ),
+        click.option(
+            "--race-rates", default="1e-4,3e-4", show_default=True, metavar="A,B,...", help="Rates that are raced."
+        ),
+        click.option(
+            "--race-on",
+            default="base",
+            show_default=True,
+            metavar="base|own",
+            help="Completions that warm-ups train on: the base policy's, drawn once for all, or each layer's own.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def make_warmup(arguments: dict[str, Any], prove: bool, context: click.Context) -> "Warmup":
+    """The race that the command line describes; without a verification, --steps and --budget are the race's."""
+    from advisor.warming import Warmup
+    from calibration.race import RaceRules, rungs_up_to
+
+    steps, budget, on = arguments["race_steps"], arguments["race_budget"], arguments["race_on"]
+    if not prove:
+        given = context.get_parameter_source("steps") is not ParameterSource.DEFAULT
+        steps = arguments["steps"] if steps is None and given else steps
+        budget = arguments["budget"] if budget is None else budget
+    if steps is not None and steps < 1:
+        raise UsageError(f"{steps} steps are too few for a race: give at least 1.")
+    if on not in ("base", "own"):
+        raise unknown_name("race-on", on, ("base", "own"), "Pass one of these as --race-on.")
+    rules = RaceRules(prompts=arguments["validation"])
+    return Warmup(
+        make_options({**arguments, "budget": None, "engine": "native", "trl_options": ()}).protocol,
+        _rates(arguments["race_rates"], "--race-rates"),
+        rules if steps is None else replace(rules, rungs=rungs_up_to(steps)),
+        _seconds(budget),
+        on == "base",
+    )
 
 
 def make_options(arguments: dict[str, Any]) -> "MeasuringOptions":
@@ -139,11 +198,11 @@ def finish(result: "Contributions", as_json: bool, quiet: bool = False) -> None:
         sys.exit(3)
 
 
-def _rates(text: str) -> tuple[float, ...]:
+def _rates(text: str, option: str = "--learning-rates") -> tuple[float, ...]:
     try:
         rates = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise UsageError(f"--learning-rates '{text}' is not a list of numbers, for example 3e-5,1e-4.") from error
+        raise UsageError(f"{option} '{text}' is not a list of numbers, for example 3e-5,1e-4.") from error
     return tuple(sorted(set(rates)))
 
 

@@ -1,6 +1,6 @@
 """`advisor verify`"""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -8,6 +8,9 @@ from click.core import ParameterSource
 from advisor.cli.options import default_folder, make_task, model_options, task_options
 from advisor.cli.training_options import finish, make_options, parse_layers, training_options, worker_options
 from probes.errors import UsageError
+
+if TYPE_CHECKING:
+    from probes.training.state import TrainingState
 
 _INHERITED = ("decoding", "group_size", "temperature", "max_new_tokens", "prompt_style", "seed")
 
@@ -65,18 +68,30 @@ def command(
             options=options,
             output_dir=output_dir or default_folder,
             progress=progress,
+            start=_warmed_up(source, picks) if source else None,
         )
     finish(result, as_json)
 
 
+def _warmed_up(source: str, picks: list[int]) -> "TrainingState | None":
+    """The state that the pick's warm-up has reached, where the recommendation made one."""
+    from pathlib import Path
+
+    from advisor.warming import load_winner
+
+    found = load_winner(Path(source).expanduser())
+    return found if found is not None and list(found.layers) == picks else None
+
+
 def _recommended(source: str, model: str | None, context: click.Context, arguments: dict[str, Any]):
     """Model, pick and task of an earlier recommendation; its protocol stands where the command line says nothing."""
-    from advisor.verification import read_recommendation, task_of
+    from advisor.verification import WARMUP_SETTINGS, read_recommendation, task_of
 
     found = read_recommendation(source)
-    for name in _INHERITED:
+    told = {**(found["protocol"].get("warmup") or {}), **found["protocol"]}
+    for name in (*_INHERITED, *WARMUP_SETTINGS):
         given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
-        if not given and found["protocol"].get(name) is not None:
-            arguments[name] = found["protocol"][name]
+        if not given and told.get(name) is not None:
+            arguments[name] = told[name]
     told = any(arguments[name] for name in ("task_name", "data", "reward", "task_config"))
     return model or found["model"]["name"], found["pick"], make_task(arguments) if told else task_of(found)

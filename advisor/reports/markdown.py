@@ -24,6 +24,8 @@ def markdown_report(recommendation: "Recommendation") -> str:
         lines += ["## Rollouts", "", line, ""]
     if rec.verdict.has_ranking:
         lines += ["## Ranking (uncalibrated)", "", *_table(rec), ""]
+    if rec.race is not None and rec.race.rungs:
+        lines += ["## The race", "", wording.race_summary(rec.race), "", *_race_table(rec), ""]
     lines += ["## Baselines", "", "| rule | layer |", "| --- | ---: |"]
     lines += [f"| {wording.BASELINE_NAMES[k]} | {v} |" for k, v in rec.baselines.items()]
     lines += ["| a random layer | any |", ""]
@@ -61,6 +63,17 @@ def _table(rec: "Recommendation") -> list[str]:
         layer = layers[k]
         values = " | ".join(wording.number(layer["probes"][name]) for name in names)
         lines.append(f"| {layer['rank']} | {k} | {layer['score']:.3f} | {layer['depth_prior']:.3f} | {values} |")
+    return lines
+
+
+def _race_table(rec: "Recommendation") -> list[str]:
+    lines = ["| step | layer | rate | score | gain over base | behind the leader | |", "| ---: " * 6 + "| --- |"]
+    for rung in rec.race.rungs:
+        for s in rung.standings:
+            gain, behind = (wording.interval(e.value, e.low, e.high) for e in (s.gain, s.to_leader))
+            lines.append(
+                f"| {rung.step} | {s.layer} | {s.rate:g} | {s.score:.3f} | {gain} | {behind} | {wording.OUT[s.out]} |"
+            )
     return lines
 
 

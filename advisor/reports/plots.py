@@ -7,6 +7,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from advisor.recommendation import Recommendation
+    from calibration.race import Race
 
 # Placeholders that are swapped for CSS after drawing, so that one picture serves light and dark pages.
 _INK, _ACCENT, _SOFT = "#010203", "#040506", "#070809"
@@ -29,6 +30,32 @@ def ranking_plot(rec: "Recommendation") -> str:
     axes.set(xlabel="layer", ylabel="score (uncalibrated)", ylim=(0, 1.12))
     axes.legend(frameon=False, fontsize=8, loc="upper right", ncols=2, labelcolor=_INK)
     return _svg(figure, "Score of every layer")
+
+
+def race_plot(race: "Race", pick: list[int]) -> str:
+    """Gain of every layer over the base policy at each rung, a line a layer; where it stopped and why is marked."""
+    figure, axes = _figure(7.2, 3.2)
+    axes.axhline(0, color=_INK, linewidth=0.6)
+    gains: dict[int, list[tuple[int, float, str | None]]] = {}
+    for rung in race.rungs:
+        for s in rung.standings:  # best first, so that the first of a layer is its better rate
+            own = gains.setdefault(s.layer, [])
+            if not own or own[-1][0] != rung.step:
+                own.append((rung.step, s.gain.value, s.out))
+    for layer, points in gains.items():
+        steps, values, outs = zip(*points, strict=True)
+        chosen = layer in pick
+        look = {"color": _ACCENT if chosen else _INK, "linewidth": 2.4 if chosen else 0.9}
+        axes.plot(steps, values, marker="o", markersize=6 if chosen else 3, **look, alpha=1 if chosen else 0.7)
+        if outs[-1] is not None:
+            axes.plot(steps[-1], values[-1], marker="x" if outs[-1] == "behind" else "_", markersize=9, color=_INK)
+        if chosen or len(points) == len(race.rungs):
+            label = f" {layer} (pick)" if chosen else f" {layer}"
+            axes.annotate(label, (steps[-1], values[-1]), va="center", color=_INK, fontsize=8)
+    axes.set(xlabel="step of the warm-ups", ylabel="gain in validation score")
+    axes.set_xticks([rung.step for rung in race.rungs])
+    axes.margins(x=0.08)
+    return _svg(figure, "The race")
 
 
 def probe_plots(rec: "Recommendation") -> list[tuple[str, str]]:

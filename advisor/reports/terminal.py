@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _TOP = 10
 _FIXED_WIDTH = 46  # of the columns before the probes'
+_RACE_WIDTH = 28  # of those of warm-ups
 _SHOWN = ("grad_norm", "grad_snr", "adam_gain", "block_influence", "spectral_snr", "tail_exponent", "fisher")
 
 
@@ -38,6 +39,11 @@ def print_recommendation(recommendation: "Recommendation", console: Console) -> 
         console.print(
             f"\nScore over depth  {wording.sparkline(scores)}  (layer 0 to {len(scores) - 1})", highlight=False
         )
+    if rec.race is not None and rec.race.rungs:
+        console.print()
+        for i, line in enumerate(wording.race_lines(rec.race)):
+            console.print(f"{'Race' if i == 0 else '':10} {line}", highlight=False)
+        console.print(f"{'':10} {wording.race_summary(rec.race)}", highlight=False)
     if line := wording.reward_line(rec):
         console.print(f"Rollouts   {line}", highlight=False)
     console.print(f"Baselines  {wording.baselines_line(rec)}", highlight=False)
@@ -53,7 +59,11 @@ def _ranking_table(rec: "Recommendation", width: int) -> Table:
     table.add_column("score", no_wrap=True, min_width=4)
     table.add_column("", no_wrap=True, min_width=12)
     table.add_column("depth prior", no_wrap=True, min_width=8)
-    room = max(0, (width - _FIXED_WIDTH) // 12)
+    raced = rec.race is not None and bool(rec.race.rungs)
+    if raced:
+        table.add_column("gain after", justify="right", no_wrap=True)
+        table.add_column("steps", justify="right", no_wrap=True)
+    room = max(0, (width - _FIXED_WIDTH - raced * _RACE_WIDTH) // 12)
     shown = [name for name in _SHOWN if name in rec.table.columns][:room]
     for name in shown:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True, min_width=min(len(name), 10))
@@ -66,10 +76,18 @@ def _ranking_table(rec: "Recommendation", width: int) -> Table:
             f"{layer['score']:.2f}",
             wording.bar(layer["score"]),
             wording.bar(layer["depth_prior"], 8),
+            *(_warmup_cells(layer["warmup"]) if raced else ()),
             *(wording.number(layer["probes"][name]) for name in shown),
             style="bold" if k in rec.pick else "",
         )
     return table
+
+
+def _warmup_cells(warmup: dict | None) -> tuple[str, str]:
+    if warmup is None:
+        return "", ""
+    gain = wording.interval(warmup["gain"], warmup["gain_low"], warmup["gain_high"])
+    return gain, str(warmup["steps"])
 
 
 def print_table(survey: "Survey", console: Console) -> None:

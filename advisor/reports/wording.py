@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advisor.recommendation import Recommendation
+    from calibration.race import Race
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -63,6 +64,41 @@ def headline(recommendation: "Recommendation") -> str:
         f"No layer can be told from another. If you train one all the same, take layer {fallback['layer']} of {n}, "
         f"{fallback['why']}."
     )
+
+
+OUT = {None: "goes on", "behind": "surely behind", "halved": "halved", "rate": "other rate is better"}
+
+
+def race_lines(race: "Race") -> list[str]:
+    """One line a rung: who led, how many stopped and why."""
+    lines = []
+    for rung in race.rungs:
+        leader = rung.standings[0]
+        outs = [s.out for s in rung.standings if s.out]
+        parts = [f"{outs.count(kind)} {OUT[kind]}" for kind in ("behind", "rate", "halved") if kind in outs]
+        stopped = f"; {len(outs)} of {len(rung.standings)} stop ({', '.join(parts)})" if outs else ""
+        lines.append(
+            f"step {rung.step}: layer {leader.layer} leads with {leader.score:.2f} at rate {leader.rate:g} "
+            f"(base {rung.base:.2f}){stopped}"
+        )
+    return lines
+
+
+def race_summary(race: "Race") -> str:
+    """What the race took and why it ended."""
+    broke = f", {len(race.broke)} broke down" if race.broke else ""
+    unpaid = f", {len(race.not_paid)} not trained for want of time" if race.not_paid else ""
+    apart = f" Layers were trained one after another: {race.why_apart}." if race.why_apart else ""
+    return (
+        f"{race.entered} warm-ups (layers at their rates){broke}{unpaid}; {race.arm_steps} steps of a layer in "
+        f"{race.rungs[-1].seconds if race.rungs else 0:.0f} s, ended by {race.ended}. Gains are on "
+        f"{race.rungs[-1].n_prompts if race.rungs else 0} validation prompts, with 90 % intervals over prompts.{apart}"
+    )
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """ "+0.12 (+0.05…+0.19)" """
+    return f"{value:+.2f} ({low:+.2f}…{high:+.2f})"
 
 
 def reward_line(recommendation: "Recommendation") -> str | None:

@@ -1,0 +1,236 @@
+"""Effort "warmup": the layers still in question are trained together for a few steps, raced."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from advisor.environment import available_memory_bytes
+from calibration.protocol import Protocol, split_task
+from calibration.race import Race, RaceRules, run_race
+from probes.errors import UsageError
+from probes.memory import Memory
+from probes.policy import Policy
+from probes.progress import Progress
+from probes.tasks import Task
+from probes.training.joint import Arm, JointTrainer
+from probes.training.memory import joint_bytes
+from probes.training.state import TrainingState
+
+# The verification's lowest rate moves no single layer in so few steps (tests/benchmarks/results/verify_smollm2.md).
+WARMUP_RATES = (1e-4, 3e-4)
+_MEMORY_SHARE = 0.7  # of what is free: the rest is for activations and caches
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """How layers are warmed up.
+
+    ``protocol`` is that of the runs that the warm-ups are the beginning of; `rates` are raced in place of its rates.
+    ``budget`` in seconds bounds the race. With ``on_base`` all steps of the race train on completions of the base
+    policy, drawn once for all layers; without, each layer samples for itself from its second step on.
+    """
+
+    protocol: Protocol = field(default_factory=Protocol)
+    rates: tuple[float, ...] = WARMUP_RATES
+    rules: RaceRules = field(default_factory=RaceRules)
+    budget: float | None = None
+    on_base: bool = True
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and self.budget <= 0:
+            raise UsageError(f"The budget {self.budget:g} s is not allowed: it must be above 0.")
+        if not self.rates:
+            raise UsageError("No learning rate was given: give at least one.")
+        for rate in self.rates:
+            replace(self.protocol.training, learning_rate=rate)  # raises where it is out of range
+
+    @property
+    def steps(self) -> int:
+        return self.rules.rungs[-1]
+
+    def full_protocol(self) -> Protocol:
+        """The protocol of runs that go on where the warm-ups end: with the same base steps, for every arm."""
+        base_steps = self.steps if self.on_base else 0
+        return replace(self.protocol, training=replace(self.protocol.training, base_steps=base_steps))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        full = self.full_protocol().as_dict()
+        names = ("algorithm", "prompts_per_step", "group_size", "warmup_steps", "base_steps", "kl", "updates_per_batch")
+        return {
+            **{name: full[name] for name in names},
+            "learning_rates": list(self.rates),
+            "rungs": list(self.rules.rungs),
+            "prompts": self.rules.prompts,
+            "z": self.rules.z,
+            "keep": self.rules.keep,
+            "budget": self.budget,
+        }
+
+
+def warm_up(
+    policy: Policy,
+    task: Task,
+    warmup: Warmup,
+    order: Sequence[int],
+    max_new_tokens: int,
+    *,
+    memory: Memory,
+    key: str,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Race, TrainingState | None]:
+    """Race all layers of `policy`, `order` best guess first; returns the race and the winner's state.
+
+    Validation prompts decide (`calibration.protocol.split_task`), so that held-out ones stay unseen. Finished rungs are
+    kept in `memory` under `key`, states of arms still in the race in `folder`. The policy is left as found.
+    """
+    progress = progress or Progress()
+    race = _recalled(memory, key)
+    if race is not None and race.ended:
+        return race, _state_of_winner(race, folder)
+    protocol = warmup.full_protocol()
+    split = split_task(task, protocol)
+    config = replace(protocol.training, steps=warmup.steps, max_new_tokens=max_new_tokens)
+    states = _states(folder, race)
+    if race is not None and not states:
+        progress.note("the states of the warm-ups are not here: they begin again")
+        race = None
+    arms = [(state.layers[0], state.config.learning_rate) for state in states] or affordable(
+        policy, warmup.rates, order, progress
+    )
+    progress.begin("warm up all layers", _units(len(arms), len(warmup.rates), warmup.rules, race))
+    found: dict[str, TrainingState | None] = {}
+
+    def keep(now: Race) -> None:
+        _keep_states(folder, trainer, now)
+        memory.keep("race", f"{key}{len(now.rungs)}", now.as_dict())
+        out = sum(s.out is not None for s in now.rungs[-1].standings)
+        progress.note(f"step {now.rungs[-1].step}: {out} of {len(now.rungs[-1].standings)} arms stop")
+
+    with JointTrainer(policy, task, config, arms, rows=split.train, on_arms=progress.advance) as trainer:
+        if trainer.why_apart:
+            progress.note(f"layers are trained one after another: {trainer.why_apart}")
+        if states:
+            trainer.restore(states)
+        race = run_race(
+            trainer,
+            split.validation,
+            warmup.rules,
+            decoding=protocol.decoding,
+            samples=protocol.sampled_completions,
+            seed=protocol.training.seed,
+            budget=warmup.budget,
+            preference=arms,
+            start=race,
+            on_rung=keep,
+        )
+        race = replace(race, why_apart=trainer.why_apart)
+        winner = race.winner
+        found["winner"] = trainer.state((winner.layer, winner.rate)) if winner else None
+    memory.keep("race", key + "ended", race.as_dict())
+    if folder is not None and found["winner"] is not None:
+        found["winner"].save(_winner_file(folder))
+        for other in _races(folder).glob("step-*"):
+            shutil.rmtree(other)
+    return race, found["winner"]
+
+
+def affordable(policy: Policy, rates: Sequence[float], order: Sequence[int], progress: Progress) -> list[Arm]:
+    """The arms that memory has room for, most wanted first: every layer at the highest rate, then at the others.
+
+    Raises `UsageError` where there is not even room for two.
+    """
+    wanted = [(layer, rate) for rate in sorted(rates, reverse=True) for layer in order]
+    free = available_memory_bytes(policy.device)
+    if free is None:
+        return wanted
+    base, arms, used = joint_bytes(policy, []), [], 0
+    for arm in wanted:
+        used += joint_bytes(policy, [arm[0]]) - base
+        if used > _MEMORY_SHARE * free:
+            break
+        arms.append(arm)
+    if len(arms) < min(2, len(wanted)):
+        raise UsageError(
+            f"Training two layers at once takes more than the {free / 2**30:.1f} GiB of memory that are free: use "
+            "--effort probe, or a smaller --dtype."
+        )
+    if len(arms) < len(wanted):
+        progress.note(f"memory has room for {len(arms)} of {len(wanted)} warm-ups: the least promising are left out")
+    return arms
+
+
+def load_winner(folder: Path) -> TrainingState | None:
+    """The state that the winner of the race in a run's folder has reached; None where there is none."""
+    file = _winner_file(folder)
+    return TrainingState.load(file) if file.exists() else None
+
+
+def _races(folder: Path) -> Path:
+    return folder / "warmups"
+
+
+def _winner_file(folder: Path) -> Path:
+    return _races(folder) / "winner.safetensors"
+
+
+def _arm_file(folder: Path, step: int, arm: Arm) -> Path:
+    return _races(folder) / f"step-{step}" / f"layer-{arm[0]}-rate-{arm[1]:g}.safetensors"
+
+
+def _recalled(memory: Memory, key: str) -> Race | None:
+    """The race as far as it was kept."""
+    ended = memory.recall("race", key + "ended")
+    if ended is not None:
+        return Race.from_dict(ended)
+    found, n = None, 1
+    while (kept := memory.recall("race", f"{key}{n}")) is not None:
+        found, n = Race.from_dict(kept), n + 1
+    return found
+
+
+def _state_of_winner(race: Race, folder: Path | None) -> TrainingState | None:
+    return load_winner(folder) if folder is not None and race.winner is not None else None
+
+
+def _states(folder: Path | None, race: Race | None) -> list[TrainingState]:
+    """The states of the arms that go on from the last rung; none where any is missing."""
+    if folder is None or race is None:
+        return []
+    rung = race.rungs[-1]
+    files = [_arm_file(folder, rung.step, (s.layer, s.rate)) for s in rung.standings if s.out is None]
+    return [TrainingState.load(file) for file in files] if all(file.exists() for file in files) else []
+
+
+def _keep_states(folder: Path | None, trainer: JointTrainer, race: Race) -> None:
+    """Write the states of the arms in the race, then remove those of the rung before."""
+    if folder is None or race.ended:
+        return
+    step = race.rungs[-1].step
+    for arm in trainer.live:
+        trainer.state(arm).save(_arm_file(folder, step, arm))
+    for other in _races(folder).glob("step-*"):
+        if other.name != f"step-{step}":
+            shutil.rmtree(other)
+
+
+def _units(n_arms: int, n_rates: int, rules: RaceRules, race: Race | None) -> float:
+    """Steps of arms to come, scorings included, if every rung keeps the share that it may."""
+    done = race.rungs[-1].step if race else 0
+    arms, total, before = float(n_arms), 0.0, done
+    for index, step in enumerate(rules.rungs):
+        if step <= done:
+            continue
+        total += arms * (step - before + 1.0)
+        arms = max(1.0, arms * rules.keep / (n_rates if index == rules.rate_rung else 1))
+        before = step
+    return total
+
+
+def identity(warmup: Warmup | None) -> dict[str, Any] | None:
+    """What makes two races the same."""
+    return warmup and json.loads(json.dumps(warmup.as_dict() | {"protocol": asdict(warmup.protocol.training)}))
