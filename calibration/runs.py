@@ -72,7 +72,7 @@ def perform(
     unscored) under each decoding, ``validation`` their means on the validation prompts, ``curve`` one record a step.
     """
     release_free_memory()  # what earlier runs left must not count as this one's
-    start, peak = time.perf_counter(), PeakMemory(policy.device)
+    began, peak = time.perf_counter(), PeakMemory(policy.device)
     facts = {"policy": policy.name, "run": run.key, "task": task.name}
     if save_to is not None:
         facts["fingerprint"] = policy.fingerprint()
@@ -104,7 +104,7 @@ def perform(
     rewards = [step["reward"] for step in curve]
     record["curve"] = [{k: _plain(v) for k, v in step.items()} for step in curve]
     record["final_reward"] = _plain(np.nanmean(rewards[-max(1, len(rewards) // 5) :])) if rewards else None
-    return record | {"seconds": time.perf_counter() - start, "peak_memory_bytes": peak.bytes()}
+    return record | {"seconds": time.perf_counter() - began, "peak_memory_bytes": peak.bytes()}
 
 
 def score_both(policy: Policy, task: Task, split: Split, protocol: Protocol, max_new_tokens: int) -> dict[str, Any]:
