@@ -6,6 +6,7 @@ The stages, in order, and where they live:
     task/data  -> probes.tasks.Task         prompts, reward, held-out prompts
                -> probes.rollouts           sampled completions, rewards, advantages
                -> probes.measure            the layer table: every probe, every layer
+               -> calibration.race          all layers trained together for a few steps, raced (effort warmup)
                -> calibration.ranking       scores and order
                -> advisor.decision          the verdict, which may be no
                -> advisor.recommend         pick, baselines, cost
@@ -29,6 +30,8 @@ _PUBLIC = {
     "sweep": "advisor.sweeping",
     "Contributions": "advisor.contributions",
     "MeasuringOptions": "advisor.measuring_options",
+    "Warmup": "advisor.warming",
+    "RaceRules": "calibration.race",
     "Protocol": "calibration.protocol",
     "TrainingConfig": "probes.training",
     "load_layers": "probes.training.saved_layers",

@@ -51,6 +51,8 @@ class Protocol:
                 raise UsageError(
                     f"{getattr(self, name)} {name.replace('_', ' ')} are not allowed: the number must be at least 1."
                 )
+        if self.engine == "trl" and self.training.base_steps:
+            raise UsageError("Base steps are of the native engine: use --engine native, or start without warm-ups.")
         if not self.learning_rates:
             raise UsageError("No learning rate was given: give at least one.")
         for rate in self.learning_rates:

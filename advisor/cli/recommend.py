@@ -55,7 +55,10 @@ def command(
     from advisor.cli.progress import shown_progress
     from advisor.forecast import forecast, guess_parameters
 
-    with shown_progress(forecast(guess_parameters(model), **arguments)) as progress:
+    plan = forecast(guess_parameters(model), **arguments)
+    if arguments["effort"] == "warmup":
+        plan["warm up all layers"] = sum(plan.values())  # until its length is known
+    with shown_progress(plan) as progress:
         task, sampling = make_task(arguments), make_sampling(arguments)
         warmup = make_warmup(arguments, prove, context) if arguments["effort"] == "warmup" else None
         from advisor.pipeline import recommend

@@ -51,7 +51,7 @@ def pretrain(
         return {skill: home / skill for skill in json.loads(done.read_text(encoding="utf-8"))["snapshots"]}
     rng = random.Random(f"{member.seed} {member.name}")
     tokenizer = make_tokenizer()
-    model = _make_model(member, tokenizer)
+    model = make_model(member, tokenizer)
     probes = {skill: draw(skill, _PROBES, random.Random(f"probe {skill}"), for_rl=True) for skill in SKILLS}
     optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=0.01)
     snapshots: dict[str, Path] = {}
@@ -115,7 +115,8 @@ def greedy_accuracy(
     return float(((guess == truth) | (truth == -100)).all(1).float().mean())
 
 
-def _make_model(member: Member, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+def make_model(member: Member, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """The untrained policy of a member, set by its seed."""
     torch.manual_seed(member.seed)
     config = FAMILIES[member.family](
         member.n_layers,
