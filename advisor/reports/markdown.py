@@ -16,16 +16,17 @@ def markdown_report(recommendation: "Recommendation") -> str:
     lines = [f"# Which layer to train: {name}", "", f"**{wording.headline(rec)}**", "", rec.verdict.text, ""]
     lines += [
         f"Effort {rec.effort}, {rec.protocol['decoding']} decoding. Protocol: "
-        + ", ".join(f"{k} {v}" for k, v in rec.protocol.items())
+        + wording.protocol_line(rec.protocol)
         + ".",
         "",
     ]
     if line := wording.reward_line(rec):
         lines += ["## Rollouts", "", line, ""]
     if rec.verdict.has_ranking:
-        lines += ["## Ranking (uncalibrated)", "", *_table(rec), ""]
+        note = ["Layers that raced come first, in the order of the race; the score is from position and probes.", ""]
+        lines += ["## Ranking (uncalibrated)", "", *(note if rec.race else []), *_table(rec), ""]
     if rec.race is not None and rec.race.rungs:
-        lines += ["## The race", "", wording.race_summary(rec.race), "", *_race_table(rec), ""]
+        lines += ["## The race", "", wording.race_summary(rec.race, rec.protocol["warmup"]), "", *_race_table(rec), ""]
     lines += ["## Baselines", "", "| rule | layer |", "| --- | ---: |"]
     lines += [f"| {wording.BASELINE_NAMES[k]} | {v} |" for k, v in rec.baselines.items()]
     lines += ["| a random layer | any |", ""]

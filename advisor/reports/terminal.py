@@ -36,14 +36,15 @@ def print_recommendation(recommendation: "Recommendation", console: Console) -> 
                 f"The best {shown} of {rec.table.n_layers}; the report has all.", style="dim", highlight=False
             )
         scores = [layer["score"] for layer in rec.layers]
+        what = "Probes" if rec.race else "Score"
         console.print(
-            f"\nScore over depth  {wording.sparkline(scores)}  (layer 0 to {len(scores) - 1})", highlight=False
+            f"\n{what} over depth  {wording.sparkline(scores)}  (layer 0 to {len(scores) - 1})", highlight=False
         )
     if rec.race is not None and rec.race.rungs:
         console.print()
         for i, line in enumerate(wording.race_lines(rec.race)):
             console.print(f"{'Race' if i == 0 else '':10} {line}", highlight=False)
-        console.print(f"{'':10} {wording.race_summary(rec.race)}", highlight=False)
+        console.print(f"{'':10} {wording.race_summary(rec.race, rec.protocol['warmup'])}", highlight=False)
     if line := wording.reward_line(rec):
         console.print(f"Rollouts   {line}", highlight=False)
     console.print(f"Baselines  {wording.baselines_line(rec)}", highlight=False)
@@ -56,7 +57,7 @@ def _ranking_table(rec: "Recommendation", width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("rank", justify="right")
     table.add_column("layer", justify="right")
-    table.add_column("score", no_wrap=True, min_width=4)
+    table.add_column("probes" if rec.race else "score", no_wrap=True, min_width=4)
     table.add_column("", no_wrap=True, min_width=12)
     table.add_column("depth prior", no_wrap=True, min_width=8)
     raced = rec.race is not None and bool(rec.race.rungs)

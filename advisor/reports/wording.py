@@ -69,6 +69,11 @@ def headline(recommendation: "Recommendation") -> str:
 OUT = {None: "goes on", "behind": "surely behind", "halved": "halved", "rate": "other rate is better"}
 
 
+def protocol_line(protocol: dict) -> str:
+    """The protocol as "name value, name value"; that of the race comes with the race."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in protocol.items() if name != "warmup")
+
+
 def race_lines(race: "Race") -> list[str]:
     """One line a rung: who led, how many stopped and why."""
     lines = []
@@ -84,15 +89,19 @@ def race_lines(race: "Race") -> list[str]:
     return lines
 
 
-def race_summary(race: "Race") -> str:
-    """What the race took and why it ended."""
+def race_summary(race: "Race", settings: dict) -> str:
+    """What the race took, how it was run, and why it ended."""
+    rates = ", ".join(f"{rate:g}" for rate in settings["learning_rates"])
+    source = "the base policy's completions" if settings["base_steps"] else "each layer's own completions"
+    n_prompts, seconds = (race.rungs[-1].n_prompts, race.rungs[-1].seconds) if race.rungs else (0, 0)
     broke = f", {len(race.broke)} broke down" if race.broke else ""
     unpaid = f", {len(race.not_paid)} not trained for want of time" if race.not_paid else ""
     apart = f" Layers were trained one after another: {race.why_apart}." if race.why_apart else ""
     return (
         f"{race.entered} warm-ups (layers at their rates){broke}{unpaid}; {race.arm_steps} steps of a layer in "
-        f"{race.rungs[-1].seconds if race.rungs else 0:.0f} s, ended by {race.ended}. Gains are on "
-        f"{race.rungs[-1].n_prompts if race.rungs else 0} validation prompts, with 90 % intervals over prompts.{apart}"
+        f"{seconds:.0f} s, ended by {race.ended}. Gains are on {n_prompts} validation prompts, with 90 % intervals over "
+        f"prompts. Steps of {settings['prompts_per_step']} prompts × {settings['group_size']} completions, rates {rates}, "
+        f"trained on {source}.{apart}"
     )
 
 

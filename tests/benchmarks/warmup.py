@@ -182,16 +182,14 @@ def _kinds(run, n: int, policy: Policy) -> dict[str, float]:
 
 def lean(name: str, device: str) -> dict:
     """Peak memory of warming up all layers of a model in a process of its own."""
-    print(
-        f"\\n{'completions':12} {'peak MiB':>9} {'forecast MiB':>13} {'policy alone MiB':>17} {'peak over forecast':>19}"
-    )
+    print(f"\\n{'completions':12} {'peak MiB':>9} {'forecast MiB':>13} {'policy MiB':>11} {'peak over forecast':>19}")
     figures = {}
     for mode in MODES:
         command = [sys.executable, __file__, "--model", name, "--device", device, "--lean-child", mode]
         found = json.loads(run_measured(command).stdout.splitlines()[-1])
         ratio = found["peak"] / found["forecast"]
         values = [found[key] / 2**20 for key in ("peak", "forecast", "policy")]
-        print(f"{mode:12} {values[0]:9.0f} {values[1]:13.0f} {values[2]:17.0f} {ratio:19.2f}", flush=True)
+        print(f"{mode:12} {values[0]:9.0f} {values[1]:13.0f} {values[2]:11.0f} {ratio:19.2f}", flush=True)
         figures[mode] = found | {"ratio": ratio}
     return figures
 
