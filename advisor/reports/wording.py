@@ -97,11 +97,11 @@ def race_summary(race: "Race", settings: dict) -> str:
     broke = f", {len(race.broke)} broke down" if race.broke else ""
     unpaid = f", {len(race.not_paid)} not trained for want of time" if race.not_paid else ""
     apart = f" Layers were trained one after another: {race.why_apart}." if race.why_apart else ""
+    size = f"{settings['prompts_per_step']} prompts × {settings['group_size']} completions"
     return (
         f"{race.entered} warm-ups (layers at their rates){broke}{unpaid}; {race.arm_steps} steps of a layer in "
-        f"{seconds:.0f} s, ended by {race.ended}. Gains are on {n_prompts} validation prompts, with 90 % intervals over "
-        f"prompts. Steps of {settings['prompts_per_step']} prompts × {settings['group_size']} completions, rates {rates}, "
-        f"trained on {source}.{apart}"
+        f"{seconds:.0f} s, ended by {race.ended}. Gains on {n_prompts} validation prompts, with 90 % intervals over "
+        f"prompts. Steps of {size}, rates {rates}, trained on {source}.{apart}"
     )
 
 
