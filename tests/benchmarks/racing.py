@@ -33,7 +33,7 @@ from probes.training.joint import JointTrainer
 RUNGS = (2, 4, 8, 16)
 MODES = {"base": RUNGS[-1], "own": 0}  # base_steps
 PROMPTS, SAMPLES = 128, 2
-MIN_GAIN = 0.05  # of full-parameter training: below, there is no contribution to measure
+MIN_GAIN = 0.02  # of full-parameter training: below, there is no contribution to measure
 
 
 def main() -> None:

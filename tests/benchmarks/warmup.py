@@ -36,7 +36,7 @@ from probes.training.memory import joint_bytes
 SUMS = Path(__file__).parents[1] / "data" / "sums.jsonl"
 MODES = ("base", "own")
 TINY = TrainingConfig(steps=4, prompts_per_step=16, max_new_tokens=6, learning_rate=1e-3)
-LARGE = TrainingConfig(steps=4, prompts_per_step=16, max_new_tokens=16, learning_rate=3e-4)
+LARGE = TrainingConfig(steps=4, prompts_per_step=8, max_new_tokens=16, learning_rate=3e-4)
 
 
 def main() -> None:
