@@ -178,6 +178,9 @@ def judged(pairs: list[tuple[Path, dict, list[dict]]]) -> dict:
         kept = [p for p in pairs if truths[p[0]].full - truths[p[0]].base >= MIN_GAIN]
         print(f"\n{decoding}: {len(kept)} of {len(pairs)} sweeps with a gain of at least {MIN_GAIN}")
         print("full gain", ", ".join(f"{p[0].name} {truths[p[0]].full - truths[p[0]].base:+.2f}" for p in pairs))
+        if not kept:
+            figures[decoding] = {"n": 0}
+            continue
         print("agreement of the sweeps' seeds:", text([truths[p[0]].agreement for p in kept]))
         print(f"{'strategy':36} {'regret in C: mean (min to max)':>32} {'in score':>9} {'cost':>6}")
         rows: dict[str, list[tuple[float, float, float]]] = {}
@@ -196,6 +199,11 @@ def judged(pairs: list[tuple[Path, dict, list[dict]]]) -> dict:
                         results.append((*truth.regret(layer), cost))
                     if results:
                         rows.setdefault(f"{name} [{mode}]", []).append(tuple(np.mean(results, 0)))
+            for mode in MODES:
+                steps = [rows.get(f"all layers, pick at step {step} [{mode}]") for step in RUNGS]
+                if all(steps):
+                    anyhow = np.mean([found[-1] for found in steps], 0)
+                    rows.setdefault(f"all layers, random budget [{mode}]", []).append(tuple(anyhow))
         figures[decoding] = {"n": len(kept), "agreement": spread([truths[p[0]].agreement for p in kept])}
         for name, values in rows.items():
             score, c, cost = np.array(values).T

@@ -1,6 +1,6 @@
 """Time and peak memory of the main job, `advisor recommend MODEL`, as whole processes in fresh folders.
 
-    python tests/benchmarks/recommend.py [--quick] [--model NAME] [--repeats N]
+    python tests/benchmarks/recommend.py [--quick] [--model NAME] [--repeats N] [--efforts A,B]
 
 Each run has another seed, so the picks also show how far rollouts move the ranking: the Spearman correlation of the
 scores and of each probe column between seeds is printed. The model must have been fetched before.
@@ -25,18 +25,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--efforts", default="static,probe,warmup")
     arguments = parser.parse_args()
     options = [arguments.model]
     if arguments.quick:
         options = [str(DATA / "tiny-policy"), "--data", str(DATA / "sums.jsonl"), "--reward", "exact"]
     found, runs = {}, {}
-    for effort in ("static", "probe"):
+    for effort in arguments.efforts.split(","):
         found[effort], runs[effort] = [], []
         for seed in range(arguments.repeats):
             with tempfile.TemporaryDirectory() as folder:
                 command = [sys.executable, "-m", "advisor.cli", "recommend", "--json", "--effort", effort]
                 command += ["--seed", str(seed), "--output-dir", f"{folder}/run"]
-                command += options if effort == "probe" else options[:1]
+                command += options[:1] if effort == "static" else options
                 run = run_measured(command)
             runs[effort].append(run)
             found[effort].append(json.loads(run.stdout))
@@ -51,9 +52,15 @@ def report(model: str, runs: dict, found: dict) -> None:
         seconds, peaks = [r.seconds for r in runs[effort]], [r.peak_bytes / 2**20 for r in runs[effort]]
         picks = [result["pick"] for result in results]
         print(f"{effort:8} {len(results):2} {text(seconds):>28} {text(peaks):>28}  {picks}")
+        for race in (result["race"] for result in results if result["race"]):
+            told = [(r["step"], len(r["standings"]), r["standings"][0]["layer"], r["seconds"]) for r in race["rungs"]]
+            print(f"{'':8} race (step, arms, leader, seconds): {told}; {race['arm_steps']} steps of a layer")
         figures[effort] = {"n": len(results), "seconds": spread(seconds), "peak_mib": spread(peaks), "picks": picks}
     agreement = {}
-    results = found["probe"]
+    results = next((found[effort] for effort in ("probe", "warmup") if effort in found), None)
+    if results is None:
+        last_line("recommend", model=model, efforts=figures)
+        return
     names = ["score", *results[0]["layers"][0]["probes"]]
     for name in names:
         values = [[la["score"] if name == "score" else la["probes"][name] for la in r["layers"]] for r in results]
