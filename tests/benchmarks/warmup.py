@@ -122,7 +122,7 @@ def on_model(name: str, policy: Policy, task: Task, n_alone: int) -> dict:
     n = policy.n_layers
     chosen = [int((i + 0.5) * n / n_alone) for i in range(n_alone)]
     size = f"{LARGE.steps} steps of {LARGE.prompts_per_step} x {LARGE.group_size} completions"
-    print(f"\\n{name} on {policy.device}, {policy.dtype}, {size}; alone: layers {chosen}, scaled to {n}", flush=True)
+    print(f"\n{name} on {policy.device}, {policy.dtype}, {size}; alone: layers {chosen}, scaled to {n}", flush=True)
     print(f"{'completions':12} {'alone s a layer':>26} {'together s a layer':>20} {'together over alone':>30}")
     figures = {"device": str(policy.device), "alone_layers": chosen}
     for mode in MODES:
@@ -149,7 +149,7 @@ def profiled(policy: Policy, task: Task) -> dict:
         with JointTrainer(policy, task, config, [(k, config.learning_rate) for k in layers]) as trainer:
             trainer.step(), trainer.step()
             columns[f"together, {mode}"] = _kinds(trainer.step, len(layers), policy)
-    print(f"\\nseconds a layer in training of one step (layers {layers[0]} to {layers[-1]} by 3 together)")
+    print(f"\nseconds a layer in training of one step (layers {layers[0]} to {layers[-1]} by 3 together)")
     kinds = list(dict.fromkeys(kind for column in columns.values() for kind in column))
     print(f"{'kind of work':24}" + "".join(f"{name:>18}" for name in columns))
     for kind in kinds:
@@ -182,7 +182,7 @@ def _kinds(run, n: int, policy: Policy) -> dict[str, float]:
 
 def lean(name: str, device: str) -> dict:
     """Peak memory of warming up all layers of a model in a process of its own."""
-    print(f"\\n{'completions':12} {'peak MiB':>9} {'forecast MiB':>13} {'policy MiB':>11} {'peak over forecast':>19}")
+    print(f"\n{'completions':12} {'peak MiB':>9} {'forecast MiB':>13} {'policy MiB':>11} {'peak over forecast':>19}")
     figures = {}
     for mode in MODES:
         command = [sys.executable, __file__, "--model", name, "--device", device, "--lean-child", mode]
