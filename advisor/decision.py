@@ -126,7 +126,7 @@ def judge_race(race: "Race") -> Verdict:
     """The verdict from a race of warm-ups: a ranking where the winner's gain is shown to be above 0."""
     if race.winner is None:
         reason = next(iter(race.broke.values()), "")
-        return Verdict("broke_down", f"Every warm-up broke down ({reason}). Try lower rates with --learning-rates.")
+        return Verdict("broke_down", f"Every warm-up broke down ({reason}). Try lower rates with --race-rates.")
     rung, winner = race.rungs[-1], race.winner
     score = f"Layer {winner.layer} scores {winner.score:.2f} after {rung.step} steps of training it alone"
     gain = f"{_signed(winner.gain)} over the base policy on {rung.n_prompts} validation prompts"

@@ -60,6 +60,7 @@ def available_memory_bytes(device: Any) -> int | None:
     if device.type == "cuda":
         import torch
 
+        torch.cuda.empty_cache()  # what torch holds back is free too
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         with open("/proc/meminfo", encoding="utf-8") as lines:

@@ -33,7 +33,7 @@ from probes.progress import Progress
 from probes.rollouts import SamplingConfig, collect_rollouts
 from probes.tasks import Task, load_task, reload_task
 from probes.training.in_place import trained_parameters
-from probes.training.state import TrainingState
+from probes.training.state import TrainingState, setting_of
 
 _CHECKED_PROMPTS = 64  # looked at for reward spread before anything is trained
 _SCORING_STEPS = 1.0  # scoring both decodings, in steps of training; only for the time left
@@ -126,6 +126,7 @@ class _Measuring:
         if verdict is None:
             if self.options.budget is not None:
                 self._fit_budget(policy, distinct, scoring)
+            self._look_at_begun(policy)
             pick = dict(arms).get("pick") if self.folder else None
             sweep = self._train(policy, distinct, pick, base)
             saved = self._keep_best(sweep, pick)
@@ -193,12 +194,11 @@ class _Measuring:
                 with make_trainer(policy, self.task, self.split, self.protocol, layers, config, options) as trainer:
                     seconds.append(trainer.run()[0].seconds)
                 self.progress.advance()
-            runs_an_arm = count_runs(self.protocol, 1)
-            n_runs = runs_an_arm * len(arms)
+            n_runs = count_runs(self.protocol, len(arms))
             spent = time.perf_counter() - self.start
             # Workers on one machine share its cores, so what they gain is not counted on.
             left = self.options.budget - spent - n_runs * scoring
-            possible = agreed(floor(left / (runs_an_arm * sum(seconds))))
+            possible = agreed(floor(left / (n_runs * sum(seconds) / len(seconds))))
             if possible < 1:
                 least = spent + n_runs * (scoring + sum(seconds) / len(seconds))
                 raise UsageError(
@@ -211,6 +211,20 @@ class _Measuring:
         warmup = training.warmup_steps if steps == training.steps else min(training.warmup_steps, steps // 5)
         self.protocol = replace(self.protocol, training=replace(training, steps=steps, warmup_steps=warmup))
         self.progress.note(f"the budget allows {steps} steps a run")
+
+    def _look_at_begun(self, policy: Policy) -> None:
+        """Say whether the warm-up's training goes on; it does where it is the beginning of a run of this protocol."""
+        if self.begun is None:
+            return
+        begun = self.begun.config
+        config = self.protocol.config(begun.seed, begun.learning_rate)
+        setting = setting_of(policy, self.task, self.split.train)
+        arm = arm_name(self.begun.layers)
+        if begun.seed in self.protocol.seed_numbers and self.begun.fits(self.begun.layers, config, setting):
+            self.progress.note(f"the training of {arm} goes on from step {self.begun.steps_done} of its warm-up")
+        else:
+            self.progress.note(f"{arm} begins anew: its warm-up was made with other settings, data or weights")
+            self.begun = None
 
     def _train(
         self,

@@ -31,6 +31,7 @@ from probes.rollouts import Rollouts, SamplingConfig, collect_rollouts
 from probes.scoring import measure_headroom
 from probes.table import LayerTable
 from probes.tasks import Task, load_task
+from probes.training.in_place import trained_parameters
 from probes.training.state import TrainingState
 
 
@@ -155,6 +156,8 @@ def _measure(
     else:
         with _timed(seconds, "load"):
             policy = subject.policy(progress)
+        if options.effort == "warmup":
+            trained_parameters(policy, [0])  # raises for weights that cannot be trained, before anything slow
         weights = LoadedWeights.of(policy)
     if options.effort != "static":
         with _timed(seconds, "rollouts"):

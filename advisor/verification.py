@@ -22,7 +22,7 @@ from probes.training import TrainingConfig
 from probes.training.state import TrainingState
 
 # Settings of warm-ups that a verification takes over, so that the pick's training can go on from its own.
-WARMUP_SETTINGS = ("prompts_per_step", "warmup_steps", "kl", "updates_per_batch")
+WARMUP_SETTINGS = ("algorithm", "prompts_per_step", "warmup_steps", "kl", "updates_per_batch")
 
 
 def verify(
@@ -47,9 +47,13 @@ def verify(
     """
     options = options or MeasuringOptions()
     pick = (layer,) if isinstance(layer, int) else tuple(sorted(set(layer)))
-    progress = progress or Progress()
     if start is not None:
-        options, start = _going_on(options, pick, start, progress)
+        options = _going_on(options, pick, start)
+        if not options.protocol.known_rates:
+            (progress or Progress()).note(
+                "the pick's training begins anew: warm-ups are of the native engine and one layer"
+            )
+            start = None
 
     def arms_of(n_layers: int) -> Arms:
         arms: Arms = [("pick", pick), ("middle", (n_layers // 2,)), *(("also", (k,)) for k in also)]
@@ -61,24 +65,18 @@ def verify(
     )
 
 
-def _going_on(
-    options: MeasuringOptions, pick: tuple[int, ...], start: TrainingState, progress: Progress
-) -> tuple[MeasuringOptions, TrainingState | None]:
-    """Options under which the pick's training goes on from `start`; None in its place where that cannot be."""
+def _going_on(options: MeasuringOptions, pick: tuple[int, ...], start: TrainingState) -> MeasuringOptions:
+    """Options under which the pick's training can go on from `start`: its rate, its base steps, its room for answers.
+
+    Unchanged where it is another layer's, or the engine is not the native one, which alone warms up.
+    """
     protocol, begun = options.protocol, start.config
-    if protocol.engine != "native":
-        progress.note("the pick's training begins anew: warm-ups are of the native engine")
-        return options, None
+    if protocol.engine != "native" or start.layers != pick:
+        return options
     training = replace(protocol.training, base_steps=begun.base_steps)
     known = {**protocol.known_rates, arm_name(pick): begun.learning_rate}
-    warmed = replace(protocol, training=training, known_rates=known)
-    limit = begun.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
-    config = replace(warmed.config(begun.seed, begun.learning_rate), max_new_tokens=limit)
-    if not start.fits(pick, config) or begun.seed not in warmed.seed_numbers:
-        progress.note("the pick's training begins anew: its warm-up was made with other settings")
-        return options, None
-    progress.note(f"the training of {arm_name(pick)} goes on from step {start.steps_done} of its warm-up")
-    return replace(options, protocol=warmed, max_new_tokens=limit), start
+    room = begun.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
+    return replace(options, protocol=replace(protocol, training=training, known_rates=known), max_new_tokens=room)
 
 
 def folder_in(source: str | Path) -> Callable[[dict[str, Any]], Path]:
@@ -91,7 +89,8 @@ def options_like(protocol: dict[str, Any], place: dict[str, Any] | None = None, 
 
     `place` are fields of `MeasuringOptions` that say how the model is loaded.
     """
-    told = {**(protocol.get("warmup") or {}), **protocol}
+    warmup = protocol.get("warmup") or {}
+    told = {**protocol, "algorithm": "grpo", **warmup}
     names = ("group_size", "temperature", "prompt_style", "seed", *WARMUP_SETTINGS)
     training = TrainingConfig(**{name: told[name] for name in names if name in told})
     fields = {"training": training, "decoding": protocol["decoding"], **changes}

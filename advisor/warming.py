@@ -12,6 +12,7 @@ from calibration.protocol import Protocol, split_task
 from calibration.race import Race, RaceRules, run_race
 from probes.errors import UsageError
 from probes.memory import Memory
+from probes.peak_memory import release_free_memory
 from probes.policy import Policy
 from probes.progress import Progress
 from probes.tasks import Task
@@ -43,7 +44,7 @@ class Warmup:
         if self.budget is not None and self.budget <= 0:
             raise UsageError(f"The budget {self.budget:g} s is not allowed: it must be above 0.")
         if not self.rates:
-            raise UsageError("No learning rate was given: give at least one.")
+            raise UsageError("No rate was given to race: give at least one with --race-rates.")
         for rate in self.rates:
             replace(self.protocol.training, learning_rate=rate)  # raises where it is out of range
 
@@ -106,8 +107,11 @@ def warm_up(
     found: dict[str, TrainingState | None] = {}
 
     def keep(now: Race) -> None:
+        """States first, then the journal, and only then are the states of the rung before removed."""
         _keep_states(folder, trainer, now)
-        memory.keep("race", f"{key}{len(now.rungs)}", now.as_dict())
+        if not now.ended:  # the last one is kept when the winner's state is
+            memory.keep("race", f"{key}{len(now.rungs)}", now.as_dict())
+        _remove_states(folder, but=now.rungs[-1].step)
         out = sum(s.out is not None for s in now.rungs[-1].standings)
         progress.note(f"step {now.rungs[-1].step}: {out} of {len(now.rungs[-1].standings)} arms stop")
 
@@ -131,11 +135,10 @@ def warm_up(
         race = replace(race, why_apart=trainer.why_apart)
         winner = race.winner
         found["winner"] = trainer.state((winner.layer, winner.rate)) if winner else None
-    memory.keep("race", key + "ended", race.as_dict())
     if folder is not None and found["winner"] is not None:
         found["winner"].save(_winner_file(folder))
-        for other in _races(folder).glob("step-*"):
-            shutil.rmtree(other)
+    memory.keep("race", key + "ended", race.as_dict())
+    _remove_states(folder)
     return race, found["winner"]
 
 
@@ -145,6 +148,7 @@ def affordable(policy: Policy, rates: Sequence[float], order: Sequence[int], pro
     Raises `UsageError` where there is not even room for two.
     """
     wanted = [(layer, rate) for rate in sorted(rates, reverse=True) for layer in order]
+    release_free_memory()
     free = available_memory_bytes(policy.device)
     if free is None:
         return wanted
@@ -207,15 +211,18 @@ def _states(folder: Path | None, race: Race | None) -> list[TrainingState]:
 
 
 def _keep_states(folder: Path | None, trainer: JointTrainer, race: Race) -> None:
-    """Write the states of the arms in the race, then remove those of the rung before."""
-    if folder is None or race.ended:
-        return
-    step = race.rungs[-1].step
-    for arm in trainer.live:
-        trainer.state(arm).save(_arm_file(folder, step, arm))
-    for other in _races(folder).glob("step-*"):
-        if other.name != f"step-{step}":
-            shutil.rmtree(other)
+    """Write the states of the arms in the race."""
+    if folder is not None and not race.ended:
+        for arm in trainer.live:
+            trainer.state(arm).save(_arm_file(folder, race.rungs[-1].step, arm))
+
+
+def _remove_states(folder: Path | None, but: int | None = None) -> None:
+    """Remove the states of all rungs, or of all but one."""
+    if folder is not None and but != (0 if but is None else None):
+        for other in _races(folder).glob("step-*"):
+            if other.name != f"step-{but}":
+                shutil.rmtree(other)
 
 
 def _units(n_arms: int, n_rates: int, rules: RaceRules, race: Race | None) -> float:
@@ -233,4 +240,10 @@ def _units(n_arms: int, n_rates: int, rules: RaceRules, race: Race | None) -> fl
 
 def identity(warmup: Warmup | None) -> dict[str, Any] | None:
     """What makes two races the same."""
-    return warmup and json.loads(json.dumps(warmup.as_dict() | {"protocol": asdict(warmup.protocol.training)}))
+    if warmup is None:
+        return None
+    protocol = warmup.protocol
+    training = {name: value for name, value in asdict(protocol.training).items() if name != "steps"}
+    scoring = {"validation": protocol.validation, "sampled_completions": protocol.sampled_completions}
+    found = warmup.as_dict() | {"training": training, **scoring, "rate_rung": warmup.rules.rate_rung}
+    return json.loads(json.dumps(found))

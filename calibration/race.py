@@ -22,11 +22,14 @@ from typing import Any
 import numpy as np
 
 from calibration.contribution import Estimate, mean_interval
-from probes.errors import UsageError
+from probes.errors import RunError, UsageError
 from probes.training.joint import Arm, JointTrainer
 
 BEHIND, HALVED, RATE = "behind", "halved", "rate"
-_FIRST_SHARE = 0.4
+ALL_BROKE = "every arm broke down"
+_FIRST_SHARE = (
+    0.4  # what a later step of an arm takes of the first, as long as it trains on the base policy's completions
+)
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,14 @@ class Race:
     @property
     def winner(self) -> Standing | None:
         """The best arm of the last rung; None where every arm broke down."""
-        return self.rungs[-1].standings[0] if self.rungs else None
+        return self.rungs[-1].standings[0] if self.rungs and self.ended != ALL_BROKE else None
 
     def order(self) -> list[int]:
         """Layers, best first: by the last rung that each took part in, then by its score there; ties to the later."""
         best: dict[int, tuple] = {}
         for i, rung in enumerate(self.rungs):
             for standing in rung.standings:
-                key = (i, standing.score, standing.layer)
+                key = (i, round(standing.score, 9), standing.layer)
                 best[standing.layer] = max(best.get(standing.layer, key), key)
         return sorted(best, key=lambda layer: best[layer], reverse=True)
 
@@ -162,13 +165,19 @@ def judge_rung(
     """Who stops at a rung. `base` (n,) and `scores` by arm (n,) are rewards of the same prompts, NaN for unscored.
 
     `most` is how many arms the budget pays for beyond this rung; None is no limit. The leader never stops; ties go to
-    the later layer, which is cheaper to train, and to the lower rate.
+    the later layer, which is cheaper to train, and to the lower rate. Raises `RunError` where fewer than two prompts
+    are scored in all.
     """
     arms = list(scores)
     values = np.array([scores[arm] for arm in arms], dtype=float)
     scored = ~np.isnan(base) & ~np.isnan(values).any(0)
+    if scored.sum() < 2:
+        raise RunError(
+            f"Only {int(scored.sum())} of {len(base)} validation prompts are scored in all {len(arms)} warm-ups, but 2 "
+            "are needed: the reward gives None for the others, or --validation or the data are too small."
+        )
     values, of_base = values[:, scored], base[scored]
-    means = values.mean(1) if scored.any() else np.full(len(arms), np.nan)
+    means = values.mean(1)
     order = sorted(range(len(arms)), key=lambda i: (-round(means[i], 9), -arms[i][0], arms[i][1]))
     leader = order[0]
     out: dict[int, str] = {}
@@ -222,12 +231,13 @@ def run_race(
     `rows` are the validation prompts, of which the first ``rules.prompts`` are answered. `budget` in seconds bounds
     training and scoring from here on: fewer arms go on where it would not pay for all; of those that have not been
     scored yet, those go on that come first in `preference`. `start` is the race so far, the trainer being in its state.
-    `on_rung` hears of each rung when its arms have been dropped.
+    `on_rung` hears of each rung when its arms have been dropped. Raises `RunError` where too few prompts are scored.
     """
     rows, began = list(rows)[: rules.prompts], clock()
     race = start or Race(entered=len(trainer.live))
     earlier = race.rungs[-1].seconds if race.rungs else 0.0
-    pace = _Pace()
+    budget = None if budget is None else budget - earlier
+    pace = _Pace(_FIRST_SHARE if trainer.config.base_steps else 1.0)
     for index, step in enumerate(rules.rungs):
         if step <= trainer.steps_done:
             continue
@@ -245,9 +255,13 @@ def run_race(
         base, scores = trainer.score(rows, decoding=decoding, samples=samples, seed=seed)
         pace.scored(clock() - at, n_scored)
         broke = {arm_key(arm): str(failure) for arm, failure in trainer.failures.items()}
+        unscored = [arm for arm, values in scores.items() if np.isnan(values).all()]
+        trainer.drop(unscored)
+        broke |= {arm_key(arm): f"step {step}: the reward gave None for all its answers" for arm in unscored}
+        scores = {arm: values for arm, values in scores.items() if arm not in unscored}
         race = replace(race, broke={**race.broke, **broke})
         if not scores:
-            return replace(race, ended="every arm broke down")
+            return replace(race, ended=ALL_BROKE)
         left = None if budget is None else budget - (clock() - began)
         ahead = rules.rungs[index + 1] - step if index + 1 < len(rules.rungs) else 0
         most = None if left is None or not ahead else pace.arms_for(left, ahead)
@@ -276,12 +290,13 @@ def arm_key(arm: Arm) -> str:
 class _Pace:
     """Seconds that a step and a scoring of one arm take, from what they took."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_share: float) -> None:
+        self.first_share = first_share
         self.step = self.score = 0.0  # before the first scoring, its cost is taken to be in the half that is kept back
 
     def stepped(self, seconds: float, arms: int, first: bool) -> None:
-        # The first step, one of a single policy, is shared by all arms; a later one costs an arm less than half of it.
-        self.step = _FIRST_SHARE * seconds if first else seconds / max(1, arms)
+        # The first step, that of a single policy, is shared by all arms.
+        self.step = self.first_share * seconds if first else seconds / max(1, arms)
 
     def scored(self, seconds: float, arms: int) -> None:
         self.score = seconds / (arms + 1)

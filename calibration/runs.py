@@ -17,7 +17,7 @@ from probes.scoring import score_policy
 from probes.tasks.task import Row, Task
 from probes.training import Trainer, TrainingConfig, TrainingFailure
 from probes.training.saved_layers import save_layers
-from probes.training.state import TrainingState
+from probes.training.state import TrainingState, setting_of
 
 FULL = "full"
 
@@ -78,7 +78,9 @@ def perform(
         facts["fingerprint"] = policy.fingerprint()
     config = protocol.config(run.seed, run.learning_rate)
     record = {"arm": run.arm, "layers": run.layers and list(run.layers), "seed": run.seed, "rate": run.learning_rate}
-    if start is not None and (protocol.engine != "native" or not start.fits(run.layers, config)):
+    if start is not None and (
+        protocol.engine != "native" or not start.fits(run.layers, config, setting_of(policy, task, split.train))
+    ):
         start = None
     curve: list[dict[str, Any]] = list(start.curve) if start else []
     if start is not None:

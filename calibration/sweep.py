@@ -157,11 +157,10 @@ def measure_contributions(
 
 
 def count_runs(protocol: Protocol, n_arms: int) -> int:
-    """How many runs `measure_contributions` performs."""
-    n_rates = len(protocol.learning_rates)
-    if protocol.rate_by == "every_seed":
-        return n_arms * protocol.seeds * n_rates
-    return n_arms * (n_rates + protocol.seeds - 1)
+    """How many runs `measure_contributions` performs on so many arms, those of ``known_rates`` among them."""
+    searching = len(protocol.searching_seeds)
+    tried = n_arms * len(protocol.learning_rates) - len(protocol.known_rates) * (len(protocol.learning_rates) - 1)
+    return searching * tried + (protocol.seeds - searching) * n_arms
 
 
 def _perform_missing(

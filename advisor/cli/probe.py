@@ -3,6 +3,7 @@
 import click
 
 from advisor.cli.options import make_sampling, make_task, model_options, print_json, probing_options, task_options
+from probes.errors import UsageError
 
 
 @click.command(name="probe")
@@ -17,6 +18,8 @@ def command(model: str, probes: tuple[str, ...], output_dir: str | None, as_json
     from advisor.cli.progress import shown_progress
     from advisor.forecast import forecast, guess_parameters
 
+    if arguments["effort"] == "warmup":
+        raise UsageError("--effort warmup trains layers, which is no probe: use advisor recommend --effort warmup.")
     with shown_progress(forecast(guess_parameters(model), **arguments)) as progress:
         task, sampling = make_task(arguments), make_sampling(arguments)
         from advisor.survey import Options, survey

@@ -132,12 +132,14 @@ def make_warmup(arguments: dict[str, Any], prove: bool, context: click.Context) 
         raise UsageError(f"{steps} steps are too few for a race: give at least 1.")
     if on not in ("base", "own"):
         raise unknown_name("race-on", on, ("base", "own"), "Pass one of these as --race-on.")
+    if arguments["validation"] < 2:
+        raise UsageError(f"--validation {arguments['validation']} is too few for a race: give at least 2.")
     rules = RaceRules(prompts=arguments["validation"])
     return Warmup(
         make_options({**arguments, "budget": None, "engine": "native", "trl_options": ()}).protocol,
         _rates(arguments["race_rates"], "--race-rates"),
         rules if steps is None else replace(rules, rungs=rungs_up_to(steps)),
-        _seconds(budget),
+        _seconds(budget, "--race-budget" if arguments["race_budget"] else "--budget"),
         on == "base",
     )
 
@@ -220,10 +222,10 @@ def parse_layers(text: str, option: str) -> list[int]:
     return found
 
 
-def _seconds(text: str | None) -> float | None:
+def _seconds(text: str | None, option: str = "--budget") -> float | None:
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if not match:
-        raise UsageError(f"--budget '{text}' is not a time: write a number with s, m or h, for example 30m.")
+        raise UsageError(f"{option} '{text}' is not a time: write a number with s, m or h, for example 30m.")
     return float(match.group(1)) * {"s": 1, "m": 60, "h": 3600}[match.group(2)]

@@ -88,8 +88,9 @@ def _recommended(source: str, model: str | None, context: click.Context, argumen
     from advisor.verification import WARMUP_SETTINGS, read_recommendation, task_of
 
     found = read_recommendation(source)
-    told = {**(found["protocol"].get("warmup") or {}), **found["protocol"]}
-    for name in (*_INHERITED, *WARMUP_SETTINGS):
+    warmup = found["protocol"].get("warmup") or {}
+    told = {**found["protocol"], **warmup}
+    for name in (*_INHERITED, *(WARMUP_SETTINGS if warmup else ())):
         given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
         if not given and told.get(name) is not None:
             arguments[name] = told[name]

@@ -7,8 +7,8 @@ policy's for all, and each begins its forward pass at its own layer; afterwards 
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -28,16 +28,17 @@ from probes.training.batches import micro_batches, prompts_of_step, sample_step,
 from probes.training.branch import Branch, make_branches
 from probes.training.branched_sampling import sample_branches
 from probes.training.branched_update import base_pass, branch_log_probs
+from probes.training.checkpointing import checkpointed
 from probes.training.config import TrainingConfig
 from probes.training.failure import TrainingFailure
 from probes.training.loss import loss_part, normaliser
 from probes.training.sharing import branches_share
-from probes.training.state import TrainingState, in_order
+from probes.training.state import TrainingState, in_order, setting_of
 from probes.training.trainer import EXPLODED, StepRecord, checked, optimizer_step, step_record, update_policy
 
 Arm = tuple[int, float]  # layer, learning rate
 
-_ROWS_AT_ONCE = 2048  # of all branches together, while sampling
+_ROWS_FACTOR = 8  # more rows are sampled at once than of one policy: those that follow the base policy's are cheap
 
 
 class JointTrainer:
@@ -74,7 +75,8 @@ class JointTrainer:
         limit, texts = policy.context_length, [row["prompt"] for row in self.rows]
         self.prompts = encode_all(texts, policy.tokenizer, config.prompt_style, limit)
         room = capped(config.max_new_tokens, self.prompts, limit)
-        self.config = TrainingConfig(**{**vars(config), "max_new_tokens": room})
+        self._asked = config
+        self.config = replace(config, max_new_tokens=room)
         self.live: dict[Arm, Branch] = {}
         self.failures: dict[Arm, TrainingFailure] = {}
         self.curves: dict[Arm, list[dict]] = {}
@@ -98,7 +100,7 @@ class JointTrainer:
                 self._together = not self.why_apart
             for branch in make_branches(self.policy, self._arms, self.config):
                 self.live[branch.layer, branch.learning_rate] = branch
-                opened.callback(branch.optimizer.close)
+            opened.callback(lambda: self.drop(list(self.live)))
             self._open = opened.pop_all()
         return self
 
@@ -125,9 +127,14 @@ class JointTrainer:
     def state(self, arm: Arm) -> TrainingState:
         """What a live arm has reached, on the CPU: `Trainer` can go on from it alone."""
         branch = self.live[arm]
-        optimizer = branch.optimizer.state()
         return TrainingState(
-            (branch.layer,), branch.config, self.steps_done, branch.names, optimizer, list(self.curves[arm])
+            (branch.layer,),
+            replace(self._asked, learning_rate=branch.learning_rate),
+            setting_of(self.policy, self.task, self.rows),
+            self.steps_done,
+            branch.names,
+            branch.optimizer.state(),
+            list(self.curves[arm]),
         )
 
     def restore(self, states: Sequence[TrainingState]) -> None:
@@ -135,9 +142,10 @@ class JointTrainer:
         found = {(state.layers[0], state.config.learning_rate): state for state in states}
         self.drop([arm for arm in self.live if arm not in found])
         for arm, branch in self.live.items():
-            branch.optimizer.restore(in_order(found[arm], branch.names), found[arm].steps_done)
-            self.curves[arm] = list(found[arm].curve)
             self.steps_done = found[arm].steps_done
+            updates = self.steps_done * self.config.updates_per_batch
+            branch.optimizer.restore(in_order(found[arm], branch.names), updates)
+            self.curves[arm] = list(found[arm].curve)
 
     def score(
         self,
@@ -187,11 +195,11 @@ class JointTrainer:
             for k in layers:
                 for parameter in parameters[k]:
                     parameter.requires_grad_(True)
-            with torch.enable_grad():
+            with torch.enable_grad(), self._saving_memory(layers[0]):
                 log_probs = batch.log_probs(self.policy.model(**batch.inputs).logits)
                 old = log_probs.detach()
                 part = loss_part(log_probs, old, old, batch.weights, total, self.config)
-            part.backward()
+                part.backward()
             for (layer, rate), branch in self.live.items():
                 losses[layer, rate] += float(part.detach())
                 branch.optimizer.add_gradients([p.grad for p in parameters[layer]])
@@ -222,7 +230,7 @@ class JointTrainer:
         branches = [self.live[arm] for arm in arms]
         if self._together:
             return branch_log_probs(self.policy, batch, handed, branches, self.config.gradient_checkpointing)
-        with branches[0].installed(self.policy):
+        with branches[0].installed(self.policy), self._saving_memory(branches[0].layer):
             return [batch.log_probs(self.policy.model(**batch.inputs).logits)]
 
     def _own_step(self) -> tuple[dict[Arm, list[Group]], dict[Arm, tuple[float, float]]]:
@@ -238,7 +246,7 @@ class JointTrainer:
             groups[arm] = score_groups(self.policy, self.task, rows, prompts, by_prompt(ids, config.group_size))
             batches = micro_batches(self.policy, groups[arm], config, self._share)
             base = [base_pass(self.policy, batch, ())[1] for batch in batches] if config.kl else None
-            with self._failing(arm), branch.installed(self.policy):
+            with self._failing(arm), branch.installed(self.policy), self._saving_memory(branch.layer):
                 total = normaliser(groups[arm], config)
                 found[arm] = update_policy(self.policy, batches, total, branch.config, step, branch.optimizer, base)
             self._on_arms(0.5)
@@ -260,7 +268,7 @@ class JointTrainer:
         base: list[list[int]] = []
         own: dict[Arm, list[list[int]]] = {arm: [] for arm in self.live}
         n_policies = 1 + len(self.live) if self._together else 1
-        at_once = max(1, _ROWS_AT_ONCE // (samples * n_policies))
+        at_once = max(1, _ROWS_FACTOR * self.config.sampling_rows // (samples * n_policies))
         settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "noise": noise}
         for start in range(0, len(prompts), at_once):
             part = prompts[start : start + at_once]
@@ -288,6 +296,10 @@ class JointTrainer:
                 return sample_completions(self.policy, prompts, samples, first_prompt=start, **settings)
             except NotFiniteError:
                 return None
+
+    def _saving_memory(self, lowest: int) -> AbstractContextManager[None]:
+        """Gradient checkpointing from layer `lowest` on, if it was asked for."""
+        return checkpointed(self.policy, lowest) if self.config.gradient_checkpointing else nullcontext()
 
     def _fail(self, arm: Arm, failure: TrainingFailure) -> None:
         self.failures[arm] = failure

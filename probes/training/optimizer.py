@@ -63,14 +63,14 @@ class MasterAdamW:
         return found
 
     @torch.no_grad()
-    def restore(self, state: Iterable[dict[str, torch.Tensor]], steps_done: int) -> None:
-        """Go on from what `state` gave after `steps_done` updates."""
+    def restore(self, state: Iterable[dict[str, torch.Tensor]], updates_done: int) -> None:
+        """Go on from what `state` gave after so many calls of `step`."""
         for parameter, master, kept in zip(self.parameters, self.masters, state, strict=True):
             master.copy_(kept["master"])
             if parameter is not master:
                 parameter.copy_(master)
             moments = {name: kept[name].to(master.device, copy=True) for name in _MOMENTS}
-            self._adam.state[master] = {"step": torch.tensor(float(steps_done), device=master.device), **moments}
+            self._adam.state[master] = {"step": torch.tensor(float(updates_done), device=master.device), **moments}
 
     def close(self) -> None:
         for hook in self._hooks:

@@ -1,6 +1,8 @@
 """The state of a training run that is to go on later: weights, moments and curve; in memory or as a file."""
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from probes.errors import RunError, UsageError
+from probes.policy import Policy
+from probes.tasks.task import Row, Task
 from probes.training.config import TrainingConfig
 
 _STOPS = ("steps", "tokens_per_pass", "sampling_rows", "gradient_checkpointing")  # do not change the numbers
@@ -19,19 +23,22 @@ _STOPS = ("steps", "tokens_per_pass", "sampling_rows", "gradient_checkpointing")
 class TrainingState:
     """What a run of `config` had reached after `steps_done` steps.
 
-    ``optimizer`` is of `MasterAdamW.state`: a master copy and moments for each parameter of ``names``. ``curve`` holds
-    a record a step, as plain JSON.
+    ``setting`` is the `setting_of` the run. ``optimizer`` is of `MasterAdamW.state`: a master copy and moments for each
+    parameter of ``names``. ``curve`` holds a record a step, as plain JSON.
     """
 
     layers: tuple[int, ...]
     config: TrainingConfig
+    setting: str
     steps_done: int
     names: list[str]
     optimizer: list[dict[str, torch.Tensor]]
     curve: list[dict[str, Any]] = field(default_factory=list)
 
-    def fits(self, layers: tuple[int, ...] | None, config: TrainingConfig) -> bool:
-        """Whether a run of `layers` by `config` would have got here by itself."""
+    def fits(self, layers: tuple[int, ...] | None, config: TrainingConfig, setting: str) -> bool:
+        """Whether a run of `layers` by `config` would have got here by itself in this setting."""
+        if setting != self.setting:
+            return False
         comparable = [{k: v for k, v in asdict(c).items() if k not in _STOPS} for c in (self.config, config)]
         return self.layers == layers and comparable[0] == comparable[1] and self.steps_done <= config.steps
 
@@ -43,7 +50,8 @@ class TrainingState:
             for name, kept in zip(self.names, self.optimizer, strict=True)
             for kind, value in kept.items()
         }
-        facts = {"layers": self.layers, "config": asdict(self.config), "steps_done": self.steps_done}
+        facts = {"layers": self.layers, "config": asdict(self.config)}
+        facts |= {"setting": self.setting, "steps_done": self.steps_done}
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, partial, metadata={"state": json.dumps(facts | {"curve": self.curve})})
@@ -73,11 +81,18 @@ class TrainingState:
         return cls(
             layers,
             TrainingConfig(**config),
+            facts["setting"],
             facts["steps_done"],
             list(optimizer),
             list(optimizer.values()),
             facts["curve"],
         )
+
+
+def setting_of(policy: Policy, task: Task, rows: Sequence[Row]) -> str:
+    """SHA-256 of what a run depends on besides its configuration: the policy, its training rows, the reward."""
+    content = [policy.fingerprint(), task.reward_fingerprint(), json.dumps(list(rows), sort_keys=True, default=str)]
+    return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
 def in_order(state: TrainingState, names: list[str]) -> list[dict[str, torch.Tensor]]:

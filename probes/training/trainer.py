@@ -87,8 +87,9 @@ class Trainer(TrainedInPlace):
             self._optimizer = MasterAdamW(self.trained.values(), self.config)
             opened.callback(self._optimizer.close)
             if self._start is not None:
-                self._optimizer.restore(in_order(self._start, list(self.trained)), self._start.steps_done)
                 self.steps_done = self._start.steps_done
+                updates = self.steps_done * self.config.updates_per_batch
+                self._optimizer.restore(in_order(self._start, list(self.trained)), updates)
             self._open = opened.pop_all()
         return self
 

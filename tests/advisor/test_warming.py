@@ -100,7 +100,7 @@ def test_a_finished_race_is_not_run_again(raced, tiny, sums, monkeypatch):
     again = recommend(tiny.model, tiny.tokenizer, task_with(sums, evens), output_dir=folder)
     assert again.pick == rec.pick
     assert again.race == rec.race
-    assert again.winner.fits((rec.pick[0],), rec.winner.config)
+    assert again.winner.fits((rec.pick[0],), rec.winner.config, rec.winner.setting)
 
 
 def test_a_race_that_was_stopped_goes_on(raced, tiny, sums, tmp_path):
@@ -154,6 +154,21 @@ def test_other_settings_begin_anew_and_say_so(raced, tiny, sums):
         start=rec.winner,
         progress=listening,
     )
+    assert any("begins anew" in note for note in listening.notes)
+    assert all("went_on_from" not in run for run in found.runs)
+
+
+def test_a_warm_up_on_other_data_is_not_taken_over(raced, tiny, sums):
+    rec, listening = raced[0], Listening()
+    other = task_with(sums, evens, train=sums.train[:150])
+    options = advisor.MeasuringOptions(
+        replace(PROTOCOL, seeds=1, training=replace(PROTOCOL.training, steps=4)),
+        max_new_tokens=4,
+        interval_width=0.9,
+        reference="none",
+    )
+    settings = {"layer": rec.pick, "options": options, "start": rec.winner, "progress": listening}
+    found = advisor.verify(tiny.model, tiny.tokenizer, other, **settings)
     assert any("begins anew" in note for note in listening.notes)
     assert all("went_on_from" not in run for run in found.runs)
 

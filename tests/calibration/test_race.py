@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from calibration.race import BEHIND, HALVED, RATE, Race, RaceRules, judge_rung, run_race, rungs_up_to
-from probes.errors import UsageError
+from probes.errors import RunError, UsageError
 
 N = 100
 
@@ -71,6 +71,12 @@ def test_the_budget_stops_the_lowest():
     assert [k for (k, _), out in found.items() if out is None] == [4, 3]
 
 
+def test_too_few_scored_prompts_are_an_error_that_says_what_to_do():
+    scores = {(0, 1e-3): answers(0.5), (1, 1e-3): np.full(N, np.nan)}
+    with pytest.raises(RunError, match="Only 0 of 100 validation prompts"):
+        judge_rung(2, answers(0.1), scores, RaceRules(), index=0)
+
+
 def test_prompts_that_some_arm_left_unscored_count_for_none():
     scores = {(0, 1e-3): answers(0.5), (1, 1e-3): answers(0.5)}
     scores[0, 1e-3][:50] = np.nan
@@ -106,6 +112,7 @@ class Lookup:
     """A trainer whose arms score what is planted: better with every step, up to the truth."""
 
     def __init__(self, truth: dict, clock=None, seconds: float = 1.0, fails: dict | None = None) -> None:
+        self.config = SimpleNamespace(base_steps=8)
         self.truth, self.live, self.failures, self.steps_done = truth, dict.fromkeys(truth), {}, 0
         self.clock, self.seconds, self.fails = clock, seconds, fails or {}
 
@@ -191,6 +198,31 @@ def test_arms_that_broke_are_told_and_the_others_go_on():
     race = run_race(Lookup(TRUTH, fails={(5, 1e-3): 2}), ROWS, RaceRules(), decoding="greedy")
     assert race.broke == {"layer 5, rate 0.001": "step 2: broke"}
     assert (race.winner.layer, race.winner.rate) == (5, 1e-4)
-    every = run_race(Lookup(TRUTH, fails=dict.fromkeys(TRUTH, 1)), ROWS, RaceRules(), decoding="greedy")
-    assert every.winner is None
-    assert every.ended == "every arm broke down"
+    for step in (1, 3):  # before and after the first rung
+        alike = Lookup(dict.fromkeys(TRUTH, 0.5), fails=dict.fromkeys(TRUTH, step))
+        every = run_race(alike, ROWS, RaceRules(), decoding="greedy")
+        assert every.winner is None
+        assert every.ended == "every arm broke down"
+
+
+def test_an_arm_whose_answers_cannot_be_scored_breaks_down_alone():
+    class Mute(Lookup):
+        def score(self, rows, decoding, samples, seed):
+            base, scores = super().score(rows, decoding, samples, seed)
+            return base, {arm: values * np.nan if arm == (5, 1e-3) else values for arm, values in scores.items()}
+
+    race = run_race(Mute(TRUTH), ROWS, RaceRules(), decoding="greedy")
+    assert "None for all its answers" in race.broke["layer 5, rate 0.001"]
+    assert (race.winner.layer, race.winner.rate) == (5, 1e-4)
+
+
+def test_a_race_that_goes_on_has_what_is_left_of_the_budget():
+    kept, clock = [], Clock()
+    run_race(Lookup(TRUTH, clock), ROWS, RaceRules(), decoding="greedy", on_rung=kept.append, clock=clock)
+    again, clock = Lookup(TRUTH), Clock()
+    again.live = {(s.layer, s.rate): None for s in kept[0].rungs[0].standings if s.out is None}
+    again.clock, again.steps_done, used = clock, 2, kept[0].rungs[0].seconds
+    race = run_race(
+        again, ROWS, RaceRules(), decoding="greedy", start=kept[0], budget=used + 3.0, clock=clock, preference=()
+    )
+    assert race.ended == "the budget"

@@ -25,3 +25,11 @@ def test_half_precision_logits_are_summed_in_float32():
     torch.testing.assert_close(found, logits.detach().float().log_softmax(-1)[SOURCE, TARGETS])
     found.sum().backward()
     assert logits.grad.dtype == torch.bfloat16
+
+
+def test_confident_tokens_keep_their_gradient_in_half_precision():
+    """Of a token with probability 0.9975, the gradient is 1 - p: rounding p first would leave nothing of it."""
+    logits = torch.tensor([[6.0, 0.0]]).bfloat16().requires_grad_()
+    token_log_probs(logits, torch.tensor([0]), torch.tensor([0]), 1.0).sum().backward()
+    assert logits.grad[0, 0].item() == pytest.approx(0.00247, rel=0.02)
+    assert logits.grad[0, 1].item() == pytest.approx(-0.00247, rel=0.02)

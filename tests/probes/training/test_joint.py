@@ -1,5 +1,9 @@
 """Many branches trained at once against each trained alone."""
 
+import gc
+import weakref
+from dataclasses import replace
+
 import pytest
 import torch
 from policies import make_model, model_state, task_with
@@ -9,7 +13,7 @@ from probes.scoring import score_policy
 from probes.training import Trainer, TrainingConfig
 from probes.training.joint import JointTrainer
 from probes.training.sharing import branches_share
-from probes.training.state import TrainingState
+from probes.training.state import TrainingState, setting_of
 
 ARMS = [(0, 1e-3), (1, 3e-3), (1, 1e-3), (2, 1e-3)]
 APART = {"Bloom"}  # its attention bias has no row a completion
@@ -118,7 +122,10 @@ def test_a_broken_branch_leaves_the_others_alone(tiny, sums):
 def test_dropped_arms_stop(tiny, sums):
     with JointTrainer(tiny, task_with(sums, evens), config(base_steps=3), [(1, 1e-3), (3, 1e-3)]) as trainer:
         assert set(trainer.step()) == {(1, 1e-3), (3, 1e-3)}
+        memory = weakref.ref(trainer.live[1, 1e-3].optimizer)
         trainer.drop([(1, 1e-3)])
+        gc.collect()
+        assert memory() is None  # nothing holds on to its weights and moments
         assert set(trainer.step()) == {(3, 1e-3)}
         assert set(trainer.score(sums.held_out[:4], decoding="sampled", samples=2)[1]) == {(3, 1e-3)}
 
@@ -137,17 +144,20 @@ def test_the_policy_is_left_as_found(tiny, sums, error):
     assert model_state(tiny.model) == before
 
 
-@pytest.mark.parametrize("base_steps", [0, 2])
-def test_an_arm_goes_on_alone_as_if_nothing_had_happened(tiny, sums, tmp_path, base_steps):
-    task, settings = task_with(sums, evens), config(steps=5, base_steps=base_steps, learning_rate=1e-3)
+@pytest.mark.parametrize(("base_steps", "updates"), [(0, 1), (2, 1), (2, 2)])
+def test_an_arm_goes_on_alone_as_if_nothing_had_happened(tiny, sums, tmp_path, base_steps, updates):
+    task = task_with(sums, evens)
+    settings = config(steps=5, base_steps=base_steps, learning_rate=1e-3, updates_per_batch=updates)
     with JointTrainer(tiny, task, settings, [(1, 1e-3), (3, 1e-3)]) as trainer:
         for _ in range(3):
             trainer.step()
         trainer.state((3, 1e-3)).save(tmp_path / "state.safetensors")
     start = TrainingState.load(tmp_path / "state.safetensors")
-    assert start.fits((3,), settings)
-    assert not start.fits((1,), settings)
-    assert not start.fits((3,), config(steps=5, base_steps=base_steps, learning_rate=2e-3))
+    assert start.fits((3,), settings, start.setting)
+    assert start.setting == setting_of(tiny, task, sums.train) != setting_of(tiny, task, sums.train[1:])
+    assert not start.fits((3,), settings, setting_of(tiny, sums, sums.train))  # another reward
+    assert not start.fits((1,), settings, start.setting)
+    assert not start.fits((3,), replace(settings, learning_rate=2e-3), start.setting)
     with Trainer(tiny, task, settings, layers=[3], start=start) as trainer:
         assert len(trainer.run()) == 2
         weights = trainer.weights()
