@@ -93,7 +93,8 @@ def options_like(protocol: dict[str, Any], place: dict[str, Any] | None = None, 
     told = {**protocol, "algorithm": "grpo", **warmup}
     names = ("group_size", "temperature", "prompt_style", "seed", *WARMUP_SETTINGS)
     training = TrainingConfig(**{name: told[name] for name in names if name in told})
-    fields = {"training": training, "decoding": protocol["decoding"], **changes}
+    split = {"validation": warmup["validation"]} if warmup else {}
+    fields = {"training": training, "decoding": protocol["decoding"], **split, **changes}
     return MeasuringOptions(Protocol(**fields), max_new_tokens=protocol.get("max_new_tokens"), **(place or {}))
 
 

@@ -66,6 +66,7 @@ class Warmup:
             "learning_rates": list(self.rates),
             "rungs": list(self.rules.rungs),
             "prompts": self.rules.prompts,
+            "validation": self.protocol.validation,
             "z": self.rules.z,
             "keep": self.rules.keep,
             "budget": self.budget,
@@ -244,6 +245,6 @@ def identity(warmup: Warmup | None) -> dict[str, Any] | None:
         return None
     protocol = warmup.protocol
     training = {name: value for name, value in asdict(protocol.training).items() if name != "steps"}
-    scoring = {"validation": protocol.validation, "sampled_completions": protocol.sampled_completions}
-    found = warmup.as_dict() | {"training": training, **scoring, "rate_rung": warmup.rules.rate_rung}
+    others = {"sampled_completions": protocol.sampled_completions, "rate_rung": warmup.rules.rate_rung}
+    found = warmup.as_dict() | {"training": training, **others}
     return json.loads(json.dumps(found))

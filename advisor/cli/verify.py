@@ -90,7 +90,7 @@ def _recommended(source: str, model: str | None, context: click.Context, argumen
     found = read_recommendation(source)
     warmup = found["protocol"].get("warmup") or {}
     told = {**found["protocol"], **warmup}
-    for name in (*_INHERITED, *(WARMUP_SETTINGS if warmup else ())):
+    for name in (*_INHERITED, *((*WARMUP_SETTINGS, "validation") if warmup else ())):
         given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
         if not given and told.get(name) is not None:
             arguments[name] = told[name]

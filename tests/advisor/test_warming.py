@@ -9,6 +9,7 @@ from policies import SUMS, TINY, make_model, model_state, only_layer_matters, ta
 
 import advisor
 from advisor import warming
+from advisor.verification import options_like
 from advisor.warming import Warmup, affordable
 from calibration.protocol import Protocol
 from calibration.race import RaceRules
@@ -242,3 +243,14 @@ def test_the_command_line_races(cli, tmp_path):
         code, _, err = cli(*command, *wrong, "--output-dir", str(tmp_path / "other"))
         assert code == 2
         assert match in err
+
+
+def test_a_recommendation_with_a_race_tells_its_verification_everything(raced):
+    rec = raced[0]
+    options = options_like(rec.protocol, seeds=1)
+    assert options.protocol.validation == 40
+    assert options.protocol.training.prompts_per_step == 8
+    assert options.protocol.training.warmup_steps == 0
+    config = options.protocol.config(rec.winner.config.seed, rec.winner.config.learning_rate)
+    config = replace(config, base_steps=4, max_new_tokens=options.max_new_tokens)
+    assert rec.winner.fits((rec.pick[0],), config, rec.winner.setting)
