@@ -204,7 +204,20 @@ def judged(pairs: list[tuple[Path, dict, list[dict]]]) -> dict:
                 if all(steps):
                     anyhow = np.mean([found[-1] for found in steps], 0)
                     rows.setdefault(f"all layers, random budget [{mode}]", []).append(tuple(anyhow))
-        figures[decoding] = {"n": len(kept), "agreement": spread([truths[p[0]].agreement for p in kept])}
+        told = {
+            p[0].name: {
+                "policy": {name: p[1]["model"][name] for name in ("class", "n_layers", "parameters")},
+                "base": round(truths[p[0]].base, 4),
+                "full": round(truths[p[0]].full, 4),
+                "layers": [round(float(score), 4) for score in truths[p[0]].scores],
+            }
+            for p in pairs
+        }
+        figures[decoding] = {
+            "n": len(kept),
+            "sweeps": told,
+            "agreement": spread([truths[p[0]].agreement for p in kept]),
+        }
         for name, values in rows.items():
             score, c, cost = np.array(values).T
             cell = f"{c.mean():.3f} ({c.min():.3f} to {c.max():.3f})"
