@@ -27,9 +27,7 @@ from probes.training.joint import Arm, JointTrainer
 
 BEHIND, HALVED, RATE = "behind", "halved", "rate"
 ALL_BROKE = "every arm broke down"
-_FIRST_SHARE = (
-    0.4  # what a later step of an arm takes of the first, as long as it trains on the base policy's completions
-)
+_FIRST_SHARE = 0.5  # of the first step: what a later one of an arm takes on the base policy's completions
 
 
 @dataclass(frozen=True)
