@@ -15,17 +15,22 @@ def save_layers(file: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype
 
     Raises `RunError` where there is no room.
     """
+    tensors = {name: value.to(dtype) for name, value in weights.items()}
+    write_tensors(file, tensors, {name: str(value) for name, value in facts.items()}, "The trained layer")
+
+
+def write_tensors(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], what: str) -> None:
+    """Write a safetensors file whole or not at all, making its folder. Raises `RunError` where there is no room."""
     partial = file.with_name(f".{file.name}.partial")
-    tensors = {name: value.to(dtype).contiguous() for name, value in weights.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata={name: str(value) for name, value in facts.items()})
+        save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=metadata)
         partial.replace(file)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise RunError(
-            f"The trained layer cannot be written into '{file.parent}' ({error}). Finished runs are kept: make room "
-            "and run the same command again."
+            f"{what} cannot be written into '{file.parent}' ({error}). What was finished before is kept: make room and "
+            "run the same command again."
         ) from error
 
 

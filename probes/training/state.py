@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from probes.errors import RunError, UsageError
+from probes.errors import UsageError
 from probes.policy import Policy
 from probes.tasks.task import Row, Task
 from probes.training.config import TrainingConfig
+from probes.training.saved_layers import write_tensors
 
 _STOPS = ("steps", "tokens_per_pass", "sampling_rows", "gradient_checkpointing")  # do not change the numbers
 
@@ -44,24 +44,14 @@ class TrainingState:
 
     def save(self, file: Path) -> None:
         """Write the state whole or not at all. Raises `RunError` where there is no room."""
-        partial = file.with_name(f".{file.name}.partial")
         tensors = {
-            f"{name}:{kind}": value.contiguous()
+            f"{name}:{kind}": value
             for name, kept in zip(self.names, self.optimizer, strict=True)
             for kind, value in kept.items()
         }
-        facts = {"layers": self.layers, "config": asdict(self.config)}
-        facts |= {"setting": self.setting, "steps_done": self.steps_done}
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, metadata={"state": json.dumps(facts | {"curve": self.curve})})
-            partial.replace(file)
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise RunError(
-                f"The state of the warm-up cannot be written into '{file.parent}' ({error}). Finished rungs are kept: "
-                "make room and run the same command again."
-            ) from error
+        facts = {"layers": self.layers, "config": asdict(self.config), "setting": self.setting}
+        facts |= {"steps_done": self.steps_done, "curve": self.curve}
+        write_tensors(file, tensors, {"state": json.dumps(facts)}, "The state of a warm-up")
 
     @classmethod
     def load(cls, file: Path) -> "TrainingState":
