@@ -1,1 +1,1 @@
-"""What has been learnt from measured contributions: the prior over depth, and rankings."""
+"""Contributions measured (protocol, runs, sweeps), raced for (`race`), and what is learnt from them (prior, ranking)."""
