@@ -43,28 +43,22 @@ def _gpt2(n_layers: int, width: int, **tokens) -> PreTrainedConfig:
     return GPT2Config(n_layer=n_layers, n_embd=width, n_head=_HEADS, n_positions=_CONTEXT, **drop, **tokens)
 
 
-def _neox(n_layers: int, width: int, **tokens) -> PreTrainedConfig:
-    return GPTNeoXConfig(
-        num_hidden_layers=n_layers,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_attention_heads=_HEADS,
-        max_position_embeddings=_CONTEXT,
-        tie_word_embeddings=False,
-        **tokens,
-    )
+def _parallel(kind: type[PreTrainedConfig], **extra) -> Callable[..., PreTrainedConfig]:
+    """Families whose attention and MLP run side by side, with biases and untied embeddings."""
 
+    def config(n_layers: int, width: int, **tokens) -> PreTrainedConfig:
+        return kind(
+            num_hidden_layers=n_layers,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_attention_heads=_HEADS,
+            max_position_embeddings=_CONTEXT,
+            tie_word_embeddings=False,
+            **extra,
+            **tokens,
+        )
 
-def _phi(n_layers: int, width: int, **tokens) -> PreTrainedConfig:
-    return PhiConfig(
-        num_hidden_layers=n_layers,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_attention_heads=_HEADS,
-        max_position_embeddings=_CONTEXT,
-        partial_rotary_factor=0.5,
-        **tokens,
-    )
+    return config
 
 
 FAMILIES: dict[str, Callable[..., PreTrainedConfig]] = {
@@ -75,6 +69,6 @@ FAMILIES: dict[str, Callable[..., PreTrainedConfig]] = {
     "gemma2": _modern(Gemma2Config, sliding_window=_CONTEXT, query_pre_attn_scalar=16),
     "olmo2": _modern(Olmo2Config),
     "gpt2": _gpt2,  # learned positions, biases, Conv1D
-    "gpt_neox": _neox,  # parallel attention and MLP, biases, untied
-    "phi": _phi,
+    "gpt_neox": _parallel(GPTNeoXConfig),
+    "phi": _parallel(PhiConfig, partial_rotary_factor=0.5),
 }
