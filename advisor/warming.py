@@ -105,14 +105,13 @@ def warm_up(
         policy, warmup.rates, order, progress
     )
     progress.begin("warm up all layers", _units(len(arms), len(warmup.rates), warmup.rules, race))
-    found: dict[str, TrainingState | None] = {}
 
     def keep(now: Race) -> None:
         """States first, then the journal, and only then are the states of the rung before removed."""
-        _keep_states(folder, trainer, now)
-        if not now.ended:  # the last one is kept when the winner's state is
+        if not now.ended:  # the last rung is kept once the winner's state is
+            _keep_states(folder, trainer, now)
             memory.keep("race", f"{key}{len(now.rungs)}", now.as_dict())
-        _remove_states(folder, but=now.rungs[-1].step)
+            _remove_states(folder, but=now.rungs[-1].step)
         out = sum(s.out is not None for s in now.rungs[-1].standings)
         progress.note(f"step {now.rungs[-1].step}: {out} of {len(now.rungs[-1].standings)} arms stop")
 
@@ -135,12 +134,12 @@ def warm_up(
         )
         race = replace(race, why_apart=trainer.why_apart)
         winner = race.winner
-        found["winner"] = trainer.state((winner.layer, winner.rate)) if winner else None
-    if folder is not None and found["winner"] is not None:
-        found["winner"].save(_winner_file(folder))
+        state = trainer.state((winner.layer, winner.rate)) if winner else None
+    if folder is not None and state is not None:
+        state.save(_winner_file(folder))
     memory.keep("race", key + "ended", race.as_dict())
     _remove_states(folder)
-    return race, found["winner"]
+    return race, state
 
 
 def affordable(policy: Policy, rates: Sequence[float], order: Sequence[int], progress: Progress) -> list[Arm]:
@@ -213,14 +212,14 @@ def _states(folder: Path | None, race: Race | None) -> list[TrainingState]:
 
 def _keep_states(folder: Path | None, trainer: JointTrainer, race: Race) -> None:
     """Write the states of the arms in the race."""
-    if folder is not None and not race.ended:
+    if folder is not None:
         for arm in trainer.live:
             trainer.state(arm).save(_arm_file(folder, race.rungs[-1].step, arm))
 
 
 def _remove_states(folder: Path | None, but: int | None = None) -> None:
     """Remove the states of all rungs, or of all but one."""
-    if folder is not None and but != (0 if but is None else None):
+    if folder is not None:
         for other in _races(folder).glob("step-*"):
             if other.name != f"step-{but}":
                 shutil.rmtree(other)

@@ -191,12 +191,11 @@ def sample_branches(
     temperature: float,
     noise: Noise | None = None,
     first_prompt: int = 0,
-    on_token: Callable[[int], None] = lambda n: None,
 ) -> tuple[list[list[int]], list[list[list[int]] | None]]:
     """Completions of the base policy and of each branch, as `probes.sampling.sample_completions` gives them.
 
-    A branch whose logits are not finite has None. Branches come lowest layer first. Memory: caches of the rows that
-    differ. Cost: below.
+    A branch whose logits are not finite has None. Branches come lowest layer first. Cost and memory of a branch: those
+    of `sample_completions` from its own layer upwards, and below it only for rows that have parted.
     """
     device, eos = policy.device, np.array(policy.eos_ids)
     n_prompts, n_branches, n_cells = len(prompts), len(branches), len(prompts) * group_size
@@ -222,7 +221,6 @@ def sample_branches(
         failed[owner[chosen < 0]] = True
         tokens[owner[running], cell[running], position] = chosen[running]
         lengths[owner[running], cell[running]] += 1
-        on_token(int(running.sum()))
         running &= ~np.isin(chosen, eos) & ~failed[owner]
         if not running.any() or position == max_new_tokens - 1:
             break

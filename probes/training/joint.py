@@ -6,8 +6,8 @@ policy's for all, and each begins its forward pass at its own layer; afterwards 
 """
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -305,21 +305,10 @@ class JointTrainer:
         self.failures[arm] = failure
         self.drop([arm])
 
-    def _failing(self, arm: Arm) -> "_Failing":
-        return _Failing(self, arm)
-
-
-class _Failing:
-    """Inside, a `TrainingFailure` ends this arm only."""
-
-    def __init__(self, trainer: JointTrainer, arm: Arm) -> None:
-        self.trainer, self.arm = trainer, arm
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind, failure, traceback) -> bool:
-        if isinstance(failure, TrainingFailure):
-            self.trainer._fail(self.arm, failure)
-            return True
-        return False
+    @contextmanager
+    def _failing(self, arm: Arm) -> Iterator[None]:
+        """Inside, a `TrainingFailure` ends this arm only."""
+        try:
+            yield
+        except TrainingFailure as failure:
+            self._fail(arm, failure)

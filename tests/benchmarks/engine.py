@@ -11,13 +11,12 @@ lean    peak memory of single-layer training over full training on MODEL, each i
 import argparse
 import json
 import sys
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import last_line, run_measured, spread, text
+from measuring import last_line, quiet, run_measured, spread, text
 
 from probes.peak_memory import PeakMemory
 from probes.policy import Policy, load_policy
@@ -40,11 +39,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--lean-child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet()
     if arguments.lean_child:
         lean_child(arguments.model, arguments.lean_child)
         return

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,15 @@ class Finished:
     seconds: float
     peak_bytes: int
     stdout: str
+
+
+def quiet() -> None:
+    """No warnings and no progress of libraries between the figures."""
+    from transformers.utils import logging
+
+    warnings.filterwarnings("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def run_measured(command: list[str], **options) -> Finished:

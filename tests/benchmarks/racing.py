@@ -13,13 +13,12 @@ records, so that many rules are compared on the same training. Records are kept 
 import argparse
 import json
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import last_line, spread, text
+from measuring import last_line, quiet, spread, text
 from scipy.stats import spearmanr
 
 from calibration.protocol import Protocol, split_task
@@ -44,7 +43,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-record", action="store_true", help="judge what is recorded already")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
+    quiet()
     torch.set_num_threads(arguments.threads)
     folders = sorted(file.parent for file in arguments.sweeps.glob("*/sweep.json"))
     seeds = [101 + i for i in range(1 if arguments.quick else arguments.seeds)]
@@ -228,7 +227,22 @@ def judged(pairs: list[tuple[Path, dict, list[dict]]]) -> dict:
                 "cost": float(cost.mean()),
                 "by_sweep": {p[0].name: round(float(v), 4) for p, v in zip(kept, c, strict=True)},
             }
+        for name in ("race (default) [base]", "race (default) [own]"):
+            if name in rows:
+                figures[decoding][f"{name} against"] = compared(rows, name)
     return figures
+
+
+def compared(rows: dict[str, list[tuple[float, float, float]]], name: str) -> dict:
+    """By how much less C a strategy loses than rules of position, paired by sweep, with the standard error."""
+    found = {}
+    for other in ("middle layer", "first", "last", "random layer"):
+        less = np.array([theirs[1] - own[1] for own, theirs in zip(rows[name], rows[other], strict=True)])
+        error = float(less.std(ddof=1) / len(less) ** 0.5) if len(less) > 1 else float("nan")
+        wins = int((less > 0).sum())
+        print(f"{name} loses {less.mean():+.3f} ± {error:.3f} less than {other}, better on {wins} of {len(less)}")
+        found[other] = {"less": float(less.mean()), "standard_error": error, "better_on": wins}
+    return found
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ import argparse
 import json
 import sys
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import last_line, run_measured, spread, text
+from measuring import last_line, quiet, run_measured, spread, text
 from torch.profiler import ProfilerActivity, profile
 
 from calibration.zoo.pretraining import Member, make_model, make_tokenizer
@@ -48,11 +47,7 @@ def main() -> None:
     parser.add_argument("--layers-alone", type=int, default=4, help="how many layers of MODEL are measured alone")
     parser.add_argument("--lean-child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet()
     if arguments.lean_child:
         lean_child(arguments.model, arguments.device, arguments.lean_child)
         return
