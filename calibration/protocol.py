@@ -1,6 +1,6 @@
 """The protocol: everything that a contribution depends on besides the policy and the task."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,19 @@ class Protocol:
     def config(self, seed: int, learning_rate: float) -> TrainingConfig:
         """The hyper-parameters of one run."""
         return replace(self.training, seed=seed, learning_rate=learning_rate)
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> "Protocol":
+        """The protocol that `as_dict` told of."""
+        names = {field.name for field in fields(TrainingConfig)} & set(told)
+        training = {name: told[name] for name in names} | {"adam_betas": tuple(told["adam_betas"])}
+        others = ("rate_by", "decoding", "held_out", "validation", "sampled_completions", "engine", "known_rates")
+        return cls(
+            training=TrainingConfig(**training, seed=told["seeds"][0]),
+            learning_rates=tuple(told["learning_rates"]),
+            seeds=len(told["seeds"]),
+            **{name: told[name] for name in others},
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: the training fields at the top level, the rates as a list."""

@@ -103,9 +103,7 @@ def perform(
         record["failed"] = None
     except TrainingFailure as failure:
         record |= {"failed": str(failure), "failed_at_step": failure.step}
-    rewards = [step["reward"] for step in curve]
-    record["curve"] = [{k: _plain(v) for k, v in step.items()} for step in curve]
-    record["final_reward"] = _plain(np.nanmean(rewards[-max(1, len(rewards) // 5) :])) if rewards else None
+    record |= {"curve": plain_curve(curve), "final_reward": final_reward(curve)}
     return record | {"seconds": time.perf_counter() - began, "peak_memory_bytes": peak.bytes()}
 
 
@@ -134,8 +132,8 @@ def score_both(policy: Policy, task: Task, split: Split, protocol: Protocol, max
         if any(np.isnan(values).all() for values in found.values()):
             raise UnscoredError(f"the reward gave None on every {what} prompt")
     return {
-        "validation": {decoding: _plain(np.nanmean(values)) for decoding, values in validation.items()},
-        "held_out": {decoding: [_plain(v) for v in values] for decoding, values in held_out.items()},
+        "validation": {decoding: plain(np.nanmean(values)) for decoding, values in validation.items()},
+        "held_out": {decoding: [plain(v) for v in values] for decoding, values in held_out.items()},
     }
 
 
@@ -157,7 +155,18 @@ def make_trainer(
     return Trainer(policy, task, config, layers=layers, rows=split.train, start=start)
 
 
-def _plain(value: float) -> float | int | None:
+def plain_curve(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One plain record a step."""
+    return [{name: plain(value) for name, value in step.items()} for step in curve]
+
+
+def final_reward(curve: list[dict[str, Any]]) -> float | None:
+    """Mean training reward of the last fifth of the steps; None without any."""
+    rewards = [step["reward"] for step in curve]
+    return plain(np.nanmean(rewards[-max(1, len(rewards) // 5) :])) if rewards else None
+
+
+def plain(value: float) -> float | int | None:
     """A JSON number; None for NaN."""
     if isinstance(value, int):
         return value

@@ -1,36 +1,26 @@
-"""Make the zoo: `python -m calibration.zoo DIR [--family NAME ...] [--layers N ...]`"""
+"""Make the zoo: `python -m calibration.zoo DIR [--member NAME ...]`"""
 
 from pathlib import Path
 
 import click
 import torch
 
-from calibration.zoo.families import FAMILIES
-from calibration.zoo.pretraining import Member, pretrain
+from calibration.zoo.pretraining import pretrain
+from calibration.zoo.roster import ROSTER
+
+_NAMES = {member.name: member for member in ROSTER}
 
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--family", "families", multiple=True, type=click.Choice(list(FAMILIES)), help="[default: all]")
-@click.option("--layers", multiple=True, type=click.IntRange(min=2), default=(8,), show_default=True)
-@click.option("--width", default=64, show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--max-steps", default=4000, show_default=True)
-@click.option("--threads", default=1, show_default=True)
-def main(
-    folder: Path,
-    families: tuple[str, ...],
-    layers: tuple[int, ...],
-    width: int,
-    seed: int,
-    max_steps: int,
-    threads: int,
-) -> None:
+@click.option("--member", "names", multiple=True, type=click.Choice(list(_NAMES)), help="[default: all]")
+@click.option("--max-steps", type=click.IntRange(min=1), help="Instead of the roster's number.")
+@click.option("--threads", default=1, show_default=True, help="Other numbers give slightly other weights.")
+def main(folder: Path, names: tuple[str, ...], max_steps: int | None, threads: int) -> None:
     """Pre-train policies into FOLDER, a folder for each snapshot."""
     torch.set_num_threads(threads)
-    for family in families or FAMILIES:
-        for n_layers in layers:
-            pretrain(Member(family, n_layers, width, seed), folder, max_steps=max_steps, on_note=click.echo)
+    for member in [_NAMES[name] for name in names] or ROSTER:
+        pretrain(member, folder, max_steps=max_steps or ROSTER[member], on_note=click.echo)
 
 
 if __name__ == "__main__":

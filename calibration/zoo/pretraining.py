@@ -15,12 +15,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from calibration.zoo.families import FAMILIES
-from calibration.zoo.skills import SKILLS, draw
+from calibration.zoo.skills import SKILLS, draw, rl_rows
 
 TARGET = 0.35  # greedy share of right answers from which on a snapshot is kept
 CEILING = 0.75  # and up to which: a skill that jumps past it has too little room
 _BATCH, _RATE, _CHECK_EVERY, _PROBES = 128, 1e-3, 25, 200
-_RL_ROWS = 3000
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,8 @@ def pretrain(
                     left.discard(skill)
                     if right <= CEILING:
                         snapshots[skill] = home / skill
-                        _save(snapshots[skill], model, tokenizer, member, skill, step, right)
+                        known = {other: greedy_accuracy(model, tokenizer, probes[other]) for other in SKILLS}
+                        _save(snapshots[skill], model, tokenizer, member, skill, step, known)
                     on_note(f"{member.name}: {skill} {right:.2f} at step {step}")
         if not left:
             break
@@ -136,13 +136,12 @@ def _save(
     member: Member,
     skill: str,
     step: int,
-    right: float,
+    known: dict[str, float],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    rows = draw(skill, _RL_ROWS, random.Random(f"rl {skill}"), for_rl=True)
-    lines = [json.dumps({"prompt": prompt, "answer": answer}) + "\n" for prompt, answer in rows]
+    lines = [json.dumps(row) + "\n" for row in rl_rows(skill)]
     (folder / "rl.jsonl").write_text("".join(lines), encoding="utf-8")
-    facts = {**asdict(member), "skill": skill, "steps": step, "greedy": right}
+    facts = {**asdict(member), "skill": skill, "steps": step, "greedy": {k: round(v, 4) for k, v in known.items()}}
     (folder / "made.json").write_text(json.dumps(facts), encoding="utf-8")

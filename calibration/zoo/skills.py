@@ -68,11 +68,18 @@ SKILLS: dict[str, Callable[[random.Random], Question]] = {
     "modulo": _modulo,
 }
 _RL_SHARE = 0.4
+_RL_ROWS = 3000
 
 
 def is_for_rl(prompt: str) -> bool:
     """Whether a prompt is kept from pre-training, so that RL and its held-out prompts are new to the policy."""
     return hashlib.sha256(prompt.encode()).digest()[0] < 256 * _RL_SHARE
+
+
+def rl_rows(skill: str) -> list[dict[str, str]]:
+    """The prompts of a skill for RL, with answers: the same for every policy, in none's pre-training."""
+    rows = draw(skill, _RL_ROWS, random.Random(f"rl {skill}"), for_rl=True)
+    return [{"prompt": prompt, "answer": answer} for prompt, answer in rows]
 
 
 def draw(skill: str, n: int, rng: random.Random, *, for_rl: bool) -> list[Question]:

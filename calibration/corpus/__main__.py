@@ -1,0 +1,138 @@
+"""Measure the pairs of a zoo: `python -m calibration.corpus ZOO`, in as many processes as there are cores."""
+
+import json
+import time
+from collections import Counter
+from datetime import date
+from functools import cache
+from importlib import metadata
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from filelock import FileLock, Timeout
+
+from calibration.corpus.measuring import measure_full, measure_layers, measure_probes, measure_warmup
+from calibration.corpus.records import SMALL_POLICIES, Pair, save_pair
+from calibration.protocol import Protocol, split_task
+from calibration.runs import score_both
+from calibration.zoo.skills import rl_rows
+from probes.policy import load_policy
+from probes.tasks.rewards import exact
+from probes.tasks.task import Task, split_rows
+from probes.training import TrainingConfig
+
+PROTOCOL = Protocol(
+    TrainingConfig(steps=32, prompts_per_step=16, group_size=8, max_new_tokens=12),
+    learning_rates=(1e-4, 3e-4, 1e-3),
+    seeds=2,
+    held_out=1024,
+    validation=256,
+    sampled_completions=2,
+)
+HELD_OUT_SHARE = 0.4
+HEADROOM = 0.1  # of greedy score that full-parameter training gains on validation prompts, or there is no sweep
+_LOW, _HIGH, _BEST = 0.1, 0.75, 0.4  # greedy score, above guessing, of a policy on a task it was not kept for
+_PACKAGES = ("layer-advisor", "torch", "transformers", "numpy", "scikit-learn", "captum")
+
+Wanted = tuple[Path, str]  # snapshot, task
+
+
+@click.command()
+@click.argument("zoo", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--to", "folder", type=click.Path(path_type=Path), default=SMALL_POLICIES, help="[default: the package]")
+@click.option("--tasks", default=2, show_default=True, help="Most tasks of one snapshot.")
+@click.option("--threads", default=1, show_default=True)
+def main(zoo: Path, folder: Path, tasks: int, threads: int) -> None:
+    """Measure every pair of the policies in ZOO that is not in the corpus yet, each kept when it is done.
+
+    Several processes share the work: a pair that another one is at is left to it.
+    """
+    torch.set_num_threads(threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = wanted_pairs(zoo, tasks)
+    for i, (snapshot, task) in enumerate(wanted, start=1):
+        name, start = pair_name(snapshot, task), time.perf_counter()
+        lock = FileLock(zoo / f".{name}.lock")
+        try:
+            with lock.acquire(blocking=False):
+                if (folder / f"{name}.jsonl.gz").exists():
+                    continue
+                pair = measure_pair(snapshot, task)
+                save_pair(pair, folder)
+        except Timeout:
+            continue
+        what = "measured" if pair.is_whole else "no headroom"
+        click.echo(f"{i} of {len(wanted)} {name}: {what}, {time.perf_counter() - start:.0f} s")
+
+
+def wanted_pairs(zoo: Path, tasks: int) -> list[Wanted]:
+    """Snapshots with tasks: first each with the task it was kept for, members taking turns, then with others that it
+    is about half able to do."""
+    rounds: list[list[Wanted]] = []
+    for member in sorted({file.parents[1] for file in zoo.glob("*/*/made.json")}):
+        own, others = [], []
+        for file in sorted(member.glob("*/made.json")):
+            made = json.loads(file.read_text(encoding="utf-8"))
+            own.append((file.parent, made["skill"]))
+            able = {s: right for s, right in made["greedy"].items() if _LOW + guessed(s) <= right <= _HIGH}
+            possible = sorted(able.keys() - {made["skill"]}, key=lambda skill: (abs(able[skill] - _BEST), skill))
+            others += [(file.parent, skill) for skill in possible[: tasks - 1]]
+        rounds.append(own + others)
+    return [pair for turn in zip_longest(*rounds) for pair in turn if pair is not None]
+
+
+@cache
+def guessed(skill: str) -> float:
+    """Score of giving the commonest answer to every prompt."""
+    answers = Counter(row["answer"] for row in rl_rows(skill))
+    return answers.most_common(1)[0][1] / answers.total()
+
+
+def pair_name(snapshot: Path, task: str) -> str:
+    """ "llama-8x64-seed0.sort.add": the member, the skill its snapshot was kept for, the task."""
+    return f"{snapshot.parent.name}.{snapshot.name}.{task}"
+
+
+def measure_pair(snapshot: Path, skill: str) -> Pair:
+    """The whole record of a snapshot on a task; without the sweep where full-parameter training shows no headroom."""
+    policy = load_policy(str(snapshot), device="cpu")
+    train, held_out = split_rows(rl_rows(skill), HELD_OUT_SHARE)
+    task = Task(skill, train, held_out, exact, "exact", 1.0)
+    split = split_task(task, PROTOCOL)
+    head = _head(snapshot, policy, task)
+    began = time.perf_counter()
+    base = score_both(policy, task, split, PROTOCOL, PROTOCOL.training.max_new_tokens)
+    base["seconds"] = round(time.perf_counter() - began, 3)
+    runs = {run.key: record for run, record in measure_full(policy, task, split, PROTOCOL, base)}
+    scores = [run["validation"]["greedy"] for run in runs.values() if run["failed"] is None]
+    pair = Pair(pair_name(snapshot, skill), head, base, runs)
+    if not scores or max(scores) - base["validation"]["greedy"] < HEADROOM:
+        return pair
+    runs |= {run.key: record for run, record in measure_layers(policy, task, split, PROTOCOL, base)}
+    probes, warmup = measure_probes(policy, task, PROTOCOL), measure_warmup(policy, task, split, PROTOCOL)
+    return Pair(pair.name, head, base, runs, probes, warmup)
+
+
+def _head(snapshot: Path, policy, task: Task) -> dict[str, Any]:
+    made = json.loads((snapshot / "made.json").read_text(encoding="utf-8"))
+    layers = [sum(p.numel() for p in policy.stack.parameters(k).values()) for k in range(policy.n_layers)]
+    return {
+        "policy": {
+            **made,
+            "member": snapshot.parent.name,
+            "fingerprint": policy.fingerprint(),
+            "parameters": sum(p.numel() for p in policy.model.parameters()),
+            "layer_parameters": layers,
+        },
+        "task": {"name": task.name, "reward": task.reward_name, "fingerprint": task.fingerprint()},
+        "protocol": PROTOCOL.as_dict(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "made": date.today().isoformat(),
+    }
+
+
+if __name__ == "__main__":
+    main()

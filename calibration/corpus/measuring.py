@@ -1,0 +1,179 @@
+"""What one policy-task pair adds to the corpus: contributions of all layers, and what the cheap efforts would see.
+
+Layers are trained together (`probes.training.joint`). The first seed tries every rate; held-out prompts are answered,
+and the other seeds are trained, only at the rates that validation prompts choose under either decoding.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from calibration.protocol import Protocol, Split
+from calibration.runs import FULL, Run, final_reward, perform, plain
+from calibration.sweep import Sweep
+from probes.measure import measure
+from probes.policy import Policy
+from probes.registry import DECODINGS, list_probes
+from probes.rollouts import SamplingConfig, collect_rollouts
+from probes.tasks.task import Row, Task
+from probes.training.joint import Arm, JointTrainer
+
+WARMUP_STEPS = (2, 4, 8, 16)  # after which the warm-ups are scored
+WARMUP_PROMPTS = 256
+_WARMUP_SEED = 101  # apart from those of the sweeps
+Note = Callable[[str], None]
+
+
+def measure_full(
+    policy: Policy, task: Task, split: Split, protocol: Protocol, base: dict[str, Any]
+) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Full-parameter runs: every rate with the first seed, the others at the rates chosen under either decoding."""
+    first, *others = protocol.seed_numbers
+    records = {}
+    for run in [Run(None, first, rate) for rate in protocol.rates_of(FULL)]:
+        records[run.key] = _short(perform(policy, task, split, protocol, run))
+        yield run, records[run.key]
+    for rate in sorted(chosen_rates(protocol, base, records, None)):
+        for run in [Run(None, seed, rate) for seed in others]:
+            yield run, _short(perform(policy, task, split, protocol, run))
+
+
+def measure_layers(
+    policy: Policy, task: Task, split: Split, protocol: Protocol, base: dict[str, Any]
+) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Single-layer runs of every layer, with records as `calibration.runs.perform` makes them.
+
+    ``held_out`` is None for runs of the first seed at a rate that neither decoding chose, ``rewards`` replaces the
+    curve, and ``seconds`` is an equal share.
+    """
+    first, *others = protocol.seed_numbers
+    layers = range(policy.n_layers)
+    arms = [(k, rate) for k in layers for rate in protocol.rates_of("layer")]
+    searched: dict[str, dict[str, Any]] = {}
+
+    def chosen(records: dict[str, dict[str, Any]]) -> list[Arm]:
+        return [(k, rate) for k in layers for rate in sorted(chosen_rates(protocol, base, records, (k,)))]
+
+    for run, record in _train(policy, task, split, protocol, first, arms, chosen):
+        searched[run.key] = record
+        yield run, record
+    for seed in others:
+        yield from _train(policy, task, split, protocol, seed, chosen(searched), lambda records: None)
+
+
+def chosen_rates(
+    protocol: Protocol, base: dict[str, Any], records: dict[str, dict[str, Any]], layers: tuple[int, ...] | None
+) -> set[float]:
+    """The rates that an arm's validation scores choose under either decoding."""
+    found = {
+        Sweep(replace(protocol, decoding=decoding), [layers], base, records).chosen_rate(layers)
+        for decoding in DECODINGS
+    }
+    return found - {None}
+
+
+def _train(
+    policy: Policy,
+    task: Task,
+    split: Split,
+    protocol: Protocol,
+    seed: int,
+    arms: Sequence[Arm],
+    kept: Callable[[dict[str, dict[str, Any]]], list[Arm] | None],
+) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Train `arms` with one seed; only those that `kept` names (None: all) answer held-out prompts."""
+    began, config = time.perf_counter(), protocol.config(seed, min(rate for _, rate in arms))
+    with JointTrainer(policy, task, config, arms, rows=split.train) as trainer:
+        sizes = {arm: sum(m.numel() for m in branch.optimizer.masters) for arm, branch in trainer.live.items()}
+        while trainer.live and trainer.steps_done < config.steps:
+            trainer.step()
+        validation = _scores(trainer, split.validation, protocol)
+        records = {}
+        for layer, rate in arms:
+            run, failure = Run((layer,), seed, rate), trainer.failures.get((layer, rate))
+            record = {"arm": run.arm, "layers": [layer], "seed": seed, "rate": rate, "failed": failure and str(failure)}
+            if failure is None:
+                means = {name: plain(np.nanmean(found[layer, rate])) for name, found in validation.items()}
+                record |= {"validation": means, "trained_parameters": sizes[layer, rate]}
+            records[run.key] = record
+        wanted = kept(records)
+        trainer.drop([arm for arm in trainer.live if wanted is not None and arm not in wanted])
+        held_out = _scores(trainer, split.held_out, protocol)
+        seconds = (time.perf_counter() - began) / len(arms)
+        for layer, rate in arms:
+            run, curve = Run((layer,), seed, rate), trainer.curves.get((layer, rate), [])
+            scored = (layer, rate) in trainer.live
+            scores = (
+                {name: [plain(v) for v in found[layer, rate]] for name, found in held_out.items()} if scored else None
+            )
+            rewards = [plain(step["reward"]) for step in curve]
+            record = records[run.key] | {"held_out": scores, "rewards": rewards, "final_reward": final_reward(curve)}
+            yield run, record | {"seconds": round(seconds, 3)}
+
+
+def _scores(trainer: JointTrainer, rows: Sequence[Row], protocol: Protocol) -> dict[str, dict[Arm, np.ndarray]]:
+    """Reward of each row's prompt by decoding and live arm."""
+    settings = {"samples": protocol.sampled_completions, "seed": protocol.training.seed}
+    return {decoding: trainer.score(rows, decoding=decoding, **settings)[1] for decoding in DECODINGS}
+
+
+def measure_probes(policy: Policy, task: Task, protocol: Protocol) -> dict[str, Any]:
+    """The layer table of every probe, on one batch of rollouts, as plain JSON."""
+    began, training = time.perf_counter(), protocol.training
+    config = SamplingConfig(
+        group_size=training.group_size,
+        temperature=training.temperature,
+        max_new_tokens=training.max_new_tokens,
+        prompt_style=training.prompt_style,
+        seed=_WARMUP_SEED,
+    )
+    rollouts = collect_rollouts(policy, task, config)
+    table = measure(list_probes("probe"), policy=policy, rollouts=rollouts)
+    return {
+        "n_layers": table.n_layers,
+        "columns": {name: [float(f"{v:.6g}") for v in values] for name, values in table.columns.items()},
+        "failures": table.failures,
+        "completions": rollouts.n_completions,
+        "mean_reward": float(rollouts.rewards.mean()),
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def measure_warmup(policy: Policy, task: Task, split: Split, protocol: Protocol) -> dict[str, Any]:
+    """Warm-ups of all layers at all rates on the base policy's completions, scored at every rung without dropping any.
+
+    Any race (`calibration.race`) can be replayed on it: ``rungs`` hold the reward of each validation prompt by decoding
+    and arm ("layer,rate"), and of the base policy.
+    """
+    began = time.perf_counter()
+    training = replace(protocol.training, steps=WARMUP_STEPS[-1], base_steps=WARMUP_STEPS[-1], seed=_WARMUP_SEED)
+    arms = [(k, rate) for k in range(policy.n_layers) for rate in protocol.learning_rates]
+    rows, rungs, training_seconds = list(split.validation)[:WARMUP_PROMPTS], [], 0.0
+    with JointTrainer(policy, task, training, arms, rows=split.train) as trainer:
+        while trainer.live and trainer.steps_done < WARMUP_STEPS[-1]:
+            at = time.perf_counter()
+            trainer.step()
+            training_seconds += time.perf_counter() - at
+            if trainer.steps_done in WARMUP_STEPS:
+                rung = {"step": trainer.steps_done, "base": {}, "scores": {}}
+                for decoding in DECODINGS:
+                    base, scores = trainer.score(rows, decoding=decoding, seed=_WARMUP_SEED)
+                    rung["base"][decoding] = [plain(v) for v in base]
+                    rung["scores"][decoding] = {
+                        f"{k},{rate:g}": [plain(v) for v in values] for (k, rate), values in scores.items()
+                    }
+                rungs.append(rung)
+        failures = {f"{k},{rate:g}": str(failure) for (k, rate), failure in trainer.failures.items()}
+    seconds = {"training": round(training_seconds, 3), "total": round(time.perf_counter() - began, 3)}
+    return {"seed": _WARMUP_SEED, "rungs": rungs, "failures": failures, "seconds": seconds}
+
+
+def _short(record: dict[str, Any]) -> dict[str, Any]:
+    """A run's record without what the corpus has no use for."""
+    kept = {name: value for name, value in record.items() if name not in ("curve", "peak_memory_bytes")}
+    kept["rewards"] = [step["reward"] for step in record["curve"]]
+    kept["seconds"] = round(record["seconds"], 3)
+    return {"held_out": None, **kept}
