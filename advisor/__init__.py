@@ -7,7 +7,7 @@ The stages, in order, and where they live:
                -> probes.rollouts           sampled completions, rewards, advantages
                -> probes.measure            the layer table: every probe, every layer
                -> calibration.race          all layers trained together for a few steps, raced (effort warmup)
-               -> calibration.ranking       scores and order
+               -> calibration.predictor     contribution of each layer with its interval, fitted on measured sweeps
                -> advisor.decision          the verdict, which may be no
                -> advisor.recommend         pick, baselines, cost
                -> advisor.verify            the pick trained, against base, full and middle (probes.training)
@@ -28,6 +28,7 @@ _PUBLIC = {
     "Verdict": "advisor.decision",
     "verify": "advisor.verification",
     "sweep": "advisor.sweeping",
+    "calibrate": "advisor.calibrating",
     "Contributions": "advisor.contributions",
     "MeasuringOptions": "advisor.measuring_options",
     "Warmup": "advisor.warming",

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probes.registry import Probe
 from probes.rollouts import Rollouts
 from probes.table import LayerTable, varies
 
 if TYPE_CHECKING:
     from advisor.contributions import Contributions
+    from advisor.predicting import Predicted
     from calibration.contribution import Estimate
     from calibration.race import Race
 
@@ -24,9 +24,9 @@ RANDOM_EXCESS = 1.1  # largest singular value over the random edge; random matri
 
 @dataclass(frozen=True)
 class Verdict:
-    """``kind`` is one of the words below, ``text`` says it to the user; only "uncalibrated" comes with a ranking.
+    """``kind`` is one of the words below, ``text`` says it to the user; only "predicted" comes with a ranking.
 
-    uncalibrated, constant_reward, no_reward_spread, no_headroom, random_weights, indistinguishable;
+    predicted, constant_reward, no_reward_spread, no_headroom, random_weights, indistinguishable;
     after training: confirmed, no_better_than_middle, not_confirmed, no_headroom, broke_down, measured
     """
 
@@ -35,7 +35,7 @@ class Verdict:
 
     @property
     def has_ranking(self) -> bool:
-        return self.kind == "uncalibrated"
+        return self.kind == "predicted"
 
 
 def judge_reward(
@@ -95,8 +95,8 @@ def looks_trained(table: LayerTable) -> bool:
     return excess is None or excess.max() >= RANDOM_EXCESS
 
 
-def judge_table(table: LayerTable, probes: list[Probe], decoding: str) -> Verdict:
-    """The verdict from the layer table."""
+def judge_table(table: LayerTable) -> Verdict | None:
+    """A verdict of no that the layer table alone decides; None where layers can be told from each other."""
     if not looks_trained(table):
         excess = table.columns["spectral_excess"]
         return Verdict(
@@ -105,25 +105,38 @@ def judge_table(table: LayerTable, probes: list[Probe], decoding: str) -> Verdic
             f"at most {excess.max():.2f} times the random edge in every layer): these look like untrained "
             "weights. Check that the checkpoint was loaded whole.",
         )
-    voting = [c.name for p in probes for c in p.columns if c.vote(decoding) and c.name in table.columns]
-    if not voting:
-        return Verdict(
-            "indistinguishable",
-            f"No measured column has a vote under {decoding} decoding at this effort, so there is nothing to rank by.",
-        )
-    if not any(varies(table.columns[name]) for name in voting):
+    measured = [values for name, values in table.columns.items() if name != "relative_depth"]
+    if not any(map(varies, measured)):
         return Verdict(
             "indistinguishable", "No measured quantity tells any layer from another, so there is nothing to rank by."
         )
-    return Verdict(
-        "uncalibrated",
-        "Uncalibrated ranking: the order averages the published depth profile with the probes. "
-        "No predictor has been fitted yet, so scores are not contributions and carry no interval.",
+    return None
+
+
+def judge_prediction(predicted: "Predicted", race: "Race | None" = None) -> Verdict:
+    """What is expected of the pick, on what grounds, and what stands against it."""
+    said, by = predicted.prediction, predicted.by
+    pick = said.order[0]
+    n = len(said.advantage)
+    text = (
+        f"Training layer {pick} alone is expected to bring {said.contribution[pick]:.2f} ({said.low[pick]:.2f} to "
+        f"{said.high[pick]:.2f}) of what full-parameter training brings. Chance that it is the best layer: "
+        f"{said.p_best[pick]:.0%} (a random one {1 / n:.0%}); among the best three: {said.p_top3[pick]:.0%}. Predicted "
+        f"from {by['sweeps']} sweeps of {by['policies']} policies ({len(by['families'])} model families)."
     )
+    if said.unlike:
+        text += f" The sweeps have nothing like {'; '.join(said.unlike)}: intervals are wider for it."
+    if race is not None and race.winner is not None:
+        rung, winner = race.rungs[-1], race.winner
+        text += (
+            f" In the race layer {winner.layer} scored best after {rung.step} steps: {winner.score:.2f}, "
+            f"{_signed(winner.gain)} over the base policy on {rung.n_prompts} validation prompts."
+        )
+    return Verdict("predicted", text)
 
 
-def judge_race(race: "Race") -> Verdict:
-    """The verdict from a race of warm-ups: a ranking where the winner's gain is shown to be above 0."""
+def judge_race(race: "Race") -> Verdict | None:
+    """A verdict of no from a race of warm-ups: none is sound, or none is shown to raise the score; None otherwise."""
     if race.winner is None:
         reason = next(iter(race.broke.values()), "")
         return Verdict("broke_down", f"Every warm-up broke down ({reason}). Try lower rates with --race-rates.")
@@ -136,15 +149,7 @@ def judge_race(race: "Race") -> Verdict:
             f"No warm-up is shown to raise the score. {score}, {gain}, and no other more. Warm up longer, try other "
             "learning rates, or choose another task.",
         )
-    rivals = [s for s in rung.standings if s.layer != winner.layer and s.to_leader.high >= 0]
-    rivals += [s for r in race.rungs[:-1] for s in r.standings if s.out == "halved" and s.to_leader.high >= 0]
-    names = ", ".join(map(str, sorted({s.layer for s in rivals})))
-    doubt = f" It cannot be told from layers {names}, which stopped or stand within the noise." if names else ""
-    return Verdict(
-        "uncalibrated",
-        f"Uncalibrated ranking: the order is that of a race of warm-ups. {score}, {gain}.{doubt} No predictor has been "
-        "fitted yet: gains of short runs are no contributions.",
-    )
+    return None
 
 
 def judge_base(held_out: list[float | None], decoding: str, max_reward: float | None) -> Verdict | None:

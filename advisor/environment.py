@@ -10,6 +10,7 @@ _PACKAGES = (
     "torch",
     "transformers",
     "scikit-learn",
+    "mapie",
     "numpy",
     "scipy",
     "captum",

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from advisor.decision import Verdict, judge_race, judge_table
+from advisor.decision import Verdict, judge_prediction, judge_race, judge_table
+from advisor.predicting import find_predictor, predict
 from advisor.recommendation import Recommendation
 from advisor.survey import Options, Survey, survey
 from advisor.warming import Warmup
-from calibration.ranking import Ranking, raced_first, rank_layers
+from calibration.depth_prior import depth_prior
+from probes.errors import UsageError
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig
 from probes.table import varies
@@ -28,6 +30,8 @@ def recommend(
     decoding: str = "greedy",
     sampling: SamplingConfig | None = None,
     warmup: Warmup | None = None,
+    predictor: str | Path | None = None,
+    layers: int = 1,
     device: str = "auto",
     dtype: str = "auto",
     trust_remote_code: bool = False,
@@ -39,26 +43,32 @@ def recommend(
     `model` is a loaded transformers model (then with its tokenizer, and left exactly as found) or a name as on the
     command line. `task` is a `Task`, the name of a built-in one, or None for the default. With `output_dir` finished
     work and reports are written there, and a run that was stopped goes on. Cost: about one RL step at effort "probe",
-    one reading of the weights at "static", a few per cent of a sweep at "warmup" (see `Warmup`). Raises `UsageError`
-    for bad input, `RunError` where the run breaks.
+    one reading of the weights at "static", a few per cent of a sweep at "warmup" (see `Warmup`). `predictor` is what
+    `advisor calibrate` wrote, the folder or one of its files; None is the one that comes with the advisor. `layers` is
+    how many layers the pick is to have. Raises `UsageError` for bad input, `RunError` where the run breaks.
     """
-    options = Options(effort, decoding, sampling or SamplingConfig(), None, device, dtype, trust_remote_code, warmup)
+    options = Options(
+        effort, decoding, sampling or SamplingConfig(), None, device, dtype, trust_remote_code, warmup, predictor
+    )
+    if layers < 1:
+        raise UsageError(f"A set of {layers} layers is not allowed: it has at least 1.")
+    find_predictor(effort, decoding, predictor)  # raises for one that does not fit, before anything slow
     found = survey(model, tokenizer, task, options, output_dir, progress)
     with found.folder or nullcontext():
-        result = _conclude(found)
+        result = _conclude(found, layers)
         if found.folder is not None:
             result.report(found.folder.path)
     return result
 
 
-def _conclude(found: Survey) -> Recommendation:
+def _conclude(found: Survey, n_picked: int) -> Recommendation:
     options, table = found.options, found.table
-    ranking = rank_layers(table, found.probes, options.decoding)
-    verdict = found.verdict
-    if verdict is None and found.race is not None:
-        verdict, ranking = judge_race(found.race), raced_first(ranking, found.race.order())
-    verdict = verdict or judge_table(table, found.probes, options.decoding)
-    baselines = _baselines(found, ranking)
+    verdict = found.verdict or judge_table(table) or (found.race and judge_race(found.race))
+    predicted = None
+    if verdict is None:
+        predicted = predict(find_predictor(options.effort, options.decoding, options.predictor), table, found.race)
+        verdict = judge_prediction(predicted, found.race)
+    baselines = _baselines(found)
     sampling = options.sampling
     protocol = {"algorithm": "GRPO", "decoding": options.decoding}
     if found.rollouts is not None:
@@ -84,7 +94,7 @@ def _conclude(found: Survey) -> Recommendation:
         protocol=protocol,
         effort=options.effort,
         verdict=verdict,
-        pick=ranking.order[:1] if verdict.has_ranking else [],
+        pick=sorted(predicted.prediction.order[:n_picked]) if predicted else [],
         fallback=None if verdict.has_ranking else _fallback(verdict, baselines, options.decoding),
         baselines=baselines,
         reward=_reward_facts(found),
@@ -95,17 +105,19 @@ def _conclude(found: Survey) -> Recommendation:
         },
         table=table,
         columns={c.name: c for p in found.probes for c in p.columns},
-        ranking=ranking,
+        predicted=predicted,
         folder=found.folder and found.folder.path,
         race=found.race,
-        winner=found.winner,
+        begun=found.finalists.get(predicted.prediction.order[0]) if predicted else None,
+        known=found.known,
     )
 
 
-def _baselines(found: Survey, ranking: Ranking) -> dict[str, int]:
+def _baselines(found: Survey) -> dict[str, int]:
     """What simpler rules would pick."""
     n = found.table.n_layers
-    baselines = {"middle": n // 2, "depth_prior": int(np.argmax(ranking.prior)), "first": 0, "last": n - 1}
+    prior = depth_prior(n, found.options.decoding)
+    baselines = {"middle": n // 2, "depth_prior": int(prior.argmax()), "first": 0, "last": n - 1}
     for name in ("grad_norm", "relative_grad_norm", "fisher", "spectral_snr", "block_influence"):
         values = found.table.columns.get(name)
         if values is not None and varies(values):

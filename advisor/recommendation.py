@@ -1,13 +1,14 @@
 """The recommendation as data: what `recommend` returns and `ranking.json` holds."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advisor.decision import Verdict
+from advisor.predicting import Predicted
 from advisor.store import SCHEMA_VERSION
+from calibration.known import KnownSweep
 from calibration.race import Race
-from calibration.ranking import Ranking
 from probes.errors import UsageError
 from probes.registry import Column
 from probes.table import LayerTable, depth_correlation
@@ -22,10 +23,11 @@ class Recommendation:
     """Which layer to train, with its evidence.
 
     ``pick`` holds layer indices (empty where the verdict is no), ``layers`` one record a layer in stack order with
-    ``rank``, ``score`` (0 to 1, an order and no contribution), ``contribution``/``low``/``high``/``p_best`` (None
-    until a predictor is fitted) and its probe values. ``fallback`` is the choice by position for a verdict of no.
-    At effort "warmup" ``race`` is what happened, ``winner`` the state that the pick's training has reached, and
-    ``warmup`` of a layer its gain where it stopped.
+    ``rank``, the expected ``contribution`` with the ends of its 90 % interval, the same over the policy's mean layer
+    (``advantage``), ``p_best``, ``p_top3`` (all None where the verdict is no) and its probe values. ``fallback`` is the
+    choice by position for a verdict of no. ``known`` are sweeps that were measured of this policy before.
+    At effort "warmup" ``race`` is what happened, ``warmup`` of a layer its gain where it stopped, and ``begun`` the
+    state that the pick's training has reached there, None where it stopped early.
     """
 
     model: dict[str, Any]
@@ -40,24 +42,18 @@ class Recommendation:
     cost: dict[str, Any]
     table: LayerTable
     columns: dict[str, Column]
-    ranking: Ranking
+    predicted: Predicted | None
     folder: Path | None = None
     race: Race | None = None
-    winner: TrainingState | None = field(default=None, repr=False)
+    begun: TrainingState | None = field(default=None, repr=False)
+    known: list[KnownSweep] = field(default_factory=list)
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        ranked = self.verdict.has_ranking
         return [
             {
                 "layer": k,
-                "rank": self.ranking.rank(k) if ranked else None,
-                "score": round(float(self.ranking.score[k]), 6) if ranked else None,
-                "contribution": None,
-                "low": None,
-                "high": None,
-                "p_best": None,
-                "depth_prior": round(float(self.ranking.prior[k]), 6),
+                **self._expected(k),
                 "parameters": self.model["layer_parameters"][k],
                 "warmup": self._warmup(k),
                 "probes": self.table.row(k),
@@ -74,18 +70,18 @@ class Recommendation:
             "protocol": self.protocol,
             "effort": self.effort,
             "verdict": {"kind": self.verdict.kind, "text": self.verdict.text},
-            "calibrated": False,
+            "predictor": self.predicted and {**self.predicted.by, "unlike": self.predicted.prediction.unlike},
             "pick": self.pick,
             "fallback": self.fallback,
             "baselines": self.baselines,
             "reward": self.reward,
             "cost": self.cost,
             "race": self.race and self.race.as_dict(),
+            "known_sweeps": [asdict(sweep) for sweep in self.known],
             "probes": {
                 name: {
                     "unit": column.unit,
                     "meaning": column.meaning,
-                    "vote": column.vote(self.protocol["decoding"]),
                     "depth_correlation": depth_correlation(self.table.columns[name]),
                 }
                 for name, column in self.columns.items()
@@ -94,6 +90,19 @@ class Recommendation:
             "not_measured": self.table.failures,
             "layers": self.layers,
         }
+
+    @property
+    def order(self) -> list[int]:
+        """Layers, best first; none where the verdict is no."""
+        return self.predicted.prediction.order if self.predicted else []
+
+    def _expected(self, k: int) -> dict[str, Any]:
+        """What is predicted of layer k."""
+        names = ("contribution", "low", "high", "advantage", "advantage_low", "advantage_high", "p_best", "p_top3")
+        if self.predicted is None:
+            return {"rank": None, **dict.fromkeys(names)}
+        said = self.predicted.prediction
+        return {"rank": said.rank(k), **{name: round(float(getattr(said, name)[k]), 6) for name in names}}
 
     def _warmup(self, k: int) -> dict[str, Any] | None:
         """What the race says of layer k: its gain at its last rung, and why it stopped there."""
@@ -135,7 +144,7 @@ class Recommendation:
             options=options_like(self.protocol, place, **changes),
             output_dir=output_dir,
             progress=progress,
-            start=self.winner,
+            start=self.begun,
         )
 
     def report(self, folder: str | Path) -> None:

@@ -1,7 +1,7 @@
 """Everything that is measured on one policy for one task: the part that `recommend` and `probe` share."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,12 +14,13 @@ from advisor import warming
 from advisor.decision import MIN_GROUPS, Verdict, judge_reward, looks_trained
 from advisor.environment import peak_memory_bytes
 from advisor.forecast import forecast, forecast_warmup
+from advisor.predicting import find_predictor, own_pairs, predict
 from advisor.processes import n_processes
 from advisor.store import SCHEMA_VERSION, RunFolder
 from advisor.subject import Subject
 from advisor.warming import Warmup, warm_up
+from calibration.known import KnownSweep, known_sweeps
 from calibration.race import Race
-from calibration.ranking import Ranking, rank_layers
 from probes.checkpoint import LoadedWeights, open_weights
 from probes.errors import UsageError, unknown_name
 from probes.measure import measure
@@ -47,6 +48,7 @@ class Options:
     dtype: str = "auto"
     trust_remote_code: bool = False
     warmup: Warmup | None = None
+    predictor: str | Path | None = None  # a folder of `advisor calibrate`, or one of its files; None is the shipped one
 
     def __post_init__(self) -> None:
         if self.effort == "warmup" and self.warmup is None:
@@ -74,7 +76,7 @@ class Options:
 @dataclass(frozen=True)
 class Survey:
     """What was measured. ``rollouts`` and ``headroom`` are None at static effort; ``verdict`` is set where the rewards
-    alone say no; ``race`` and its ``winner``'s state are there at effort warmup."""
+    alone say no; ``race`` and its ``finalists``' states, by layer, are there at effort warmup."""
 
     model: dict[str, Any]
     task: Task | None
@@ -88,7 +90,8 @@ class Survey:
     peak_memory: int | None
     folder: RunFolder | None
     race: Race | None = None
-    winner: TrainingState | None = None
+    finalists: dict[int, TrainingState] = field(default_factory=dict)
+    known: list[KnownSweep] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """The layer table as plain JSON (``table.json``)."""
@@ -176,14 +179,14 @@ def _measure(
         if p not in runnable:
             table.failures[p.name] = "not measured: " + verdict.text
     seconds |= {f"probe {name}": value for name, value in table.seconds.items()}
-    race = winner = None
+    race, finalists = None, {}
     if options.effort == "warmup" and verdict is None and looks_trained(table):
         with _timed(seconds, "warm-ups"):
-            race, winner = _race(
+            race, finalists = _race(
                 policy,
                 task,
                 options,
-                rank_layers(table, probes, options.decoding),
+                predict(find_predictor("probe", options.decoding, None), table, None).prediction.order,
                 rollouts,
                 key,
                 memory,
@@ -193,20 +196,29 @@ def _measure(
     seconds["total"] = time.perf_counter() - start
     seconds, peak = _whole_cost(memory, key, seconds, peak_memory_bytes())
     facts = subject.facts(weights)
-    return Survey(facts, task, options, probes, table, rollouts, headroom, verdict, seconds, peak, folder, race, winner)
+    known = known_sweeps(
+        subject.name,
+        facts["layer_parameters"],
+        policy and policy.weights_fingerprint,
+        options.decoding,
+        own_pairs(options.predictor),
+    )
+    return Survey(
+        facts, task, options, probes, table, rollouts, headroom, verdict, seconds, peak, folder, race, finalists, known
+    )
 
 
 def _race(
     policy: Policy,
     task: Task,
     options: Options,
-    ranking: Ranking,
+    order: Sequence[int],
     rollouts: Rollouts,
     key: str,
     memory: Memory,
     folder: RunFolder | None,
     progress: Progress,
-) -> tuple[Race, TrainingState | None]:
+) -> tuple[Race, dict[int, TrainingState]]:
     """The race, under the decoding and sampling of this survey."""
     sampling, protocol = options.sampling, options.warmup.protocol
     names = ("group_size", "temperature", "prompt_style", "seed")
@@ -217,7 +229,7 @@ def _race(
         policy,
         task,
         warmup,
-        ranking.order,
+        order,
         rollouts.max_new_tokens,
         memory=memory,
         key=f"{key} ",

@@ -84,8 +84,8 @@ def warm_up(
     key: str,
     folder: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[Race, TrainingState | None]:
-    """Race all layers of `policy`, `order` best guess first; returns the race and the winner's state.
+) -> tuple[Race, dict[int, TrainingState]]:
+    """Race all layers of `policy`, `order` best guess first; returns the race and the states of its finalists by layer.
 
     Validation prompts decide (`calibration.protocol.split_task`), so that held-out ones stay unseen. Finished rungs are
     kept in `memory` under `key`, states of arms still in the race in `folder`. The policy is left as found.
@@ -93,22 +93,22 @@ def warm_up(
     progress = progress or Progress()
     race = _recalled(memory, key)
     if race is not None and race.ended:
-        return race, _state_of_winner(race, folder)
+        return race, _finalists(race, folder)
     protocol = warmup.full_protocol()
     split = split_task(task, protocol)
     config = replace(protocol.training, steps=warmup.steps, max_new_tokens=max_new_tokens)
-    states = _states(folder, race)
-    if race is not None and not states:
+    kept = _states(folder, race)
+    if race is not None and not kept:
         progress.note("the states of the warm-ups are not here: they begin again")
         race = None
-    arms = [(state.layers[0], state.config.learning_rate) for state in states] or affordable(
+    arms = [(state.layers[0], state.config.learning_rate) for state in kept] or affordable(
         policy, warmup.rates, order, progress
     )
     progress.begin("warm up all layers", _units(len(arms), len(warmup.rates), warmup.rules, race))
 
     def keep(now: Race) -> None:
         """States first, then the journal, and only then are the states of the rung before removed."""
-        if not now.ended:  # the last rung is kept once the winner's state is
+        if not now.ended:  # the last rung is kept once the finalists' states are
             _keep_states(folder, trainer, now)
             memory.keep("race", f"{key}{len(now.rungs)}", now.as_dict())
             _remove_states(folder, but=now.rungs[-1].step)
@@ -118,8 +118,8 @@ def warm_up(
     with JointTrainer(policy, task, config, arms, rows=split.train, on_arms=progress.advance) as trainer:
         if trainer.why_apart:
             progress.note(f"layers are trained one after another: {trainer.why_apart}")
-        if states:
-            trainer.restore(states)
+        if kept:
+            trainer.restore(kept)
         race = run_race(
             trainer,
             split.validation,
@@ -133,13 +133,14 @@ def warm_up(
             on_rung=keep,
         )
         race = replace(race, why_apart=trainer.why_apart)
-        winner = race.winner
-        state = trainer.state((winner.layer, winner.rate)) if winner else None
-    if folder is not None and state is not None:
-        state.save(_winner_file(folder))
+        live = [(s.layer, s.rate) for s in race.finalists if (s.layer, s.rate) in trainer.live]
+        states = {layer: trainer.state((layer, rate)) for layer, rate in live}
+    if folder is not None:
+        for layer, state in states.items():
+            state.save(_finalist_file(folder, layer))
     memory.keep("race", key + "ended", race.as_dict())
     _remove_states(folder)
-    return race, state
+    return race, states
 
 
 def affordable(policy: Policy, rates: Sequence[float], order: Sequence[int], progress: Progress) -> list[Arm]:
@@ -168,9 +169,9 @@ def affordable(policy: Policy, rates: Sequence[float], order: Sequence[int], pro
     return arms
 
 
-def load_winner(folder: Path) -> TrainingState | None:
-    """The state that the winner of the race in a run's folder has reached; None where there is none."""
-    file = _winner_file(folder)
+def load_finalist(folder: Path, layer: int) -> TrainingState | None:
+    """What a finalist of the race in a run's folder has reached; None where the layer is none."""
+    file = _finalist_file(folder, layer)
     return TrainingState.load(file) if file.exists() else None
 
 
@@ -178,8 +179,8 @@ def _races(folder: Path) -> Path:
     return folder / "warmups"
 
 
-def _winner_file(folder: Path) -> Path:
-    return _races(folder) / "winner.safetensors"
+def _finalist_file(folder: Path, layer: int) -> Path:
+    return _races(folder) / f"layer-{layer}.safetensors"
 
 
 def _arm_file(folder: Path, step: int, arm: Arm) -> Path:
@@ -197,8 +198,10 @@ def _recalled(memory: Memory, key: str) -> Race | None:
     return found
 
 
-def _state_of_winner(race: Race, folder: Path | None) -> TrainingState | None:
-    return load_winner(folder) if folder is not None and race.winner is not None else None
+def _finalists(race: Race, folder: Path | None) -> dict[int, TrainingState]:
+    layers = [s.layer for s in race.finalists] if folder is not None else []
+    found = {layer: load_finalist(folder, layer) for layer in layers}
+    return {layer: state for layer, state in found.items() if state is not None}
 
 
 def _states(folder: Path | None, race: Race | None) -> list[TrainingState]:

@@ -20,14 +20,19 @@ from math import ceil, floor
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
-from calibration.contribution import Estimate, mean_interval
+from calibration.contribution import LEVEL, Estimate, mean_interval
 from probes.errors import RunError, UsageError
 from probes.training.joint import Arm, JointTrainer
 
+FAR = 4.0  # standard errors: beyond doubt, whatever a predictor says
 BEHIND, HALVED, RATE = "behind", "halved", "rate"
 ALL_BROKE = "every arm broke down"
 _FIRST_SHARE = 0.5  # of the first step: what a later one of an arm takes on the base policy's completions
+
+
+NORMAL = float(norm.ppf((1 + LEVEL) / 2))  # half widths of 90 % intervals are so many standard errors
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,26 @@ class Race:
     def winner(self) -> Standing | None:
         """The best arm of the last rung; None where every arm broke down."""
         return self.rungs[-1].standings[0] if self.rungs and self.ended != ALL_BROKE else None
+
+    @property
+    def finalists(self) -> list[Standing]:
+        """The better arm of every layer that stood at the last rung and was not surely behind there, best first."""
+        if self.winner is None:
+            return []
+        best: dict[int, Standing] = {}
+        for standing in self.rungs[-1].standings:
+            best.setdefault(standing.layer, standing)
+        return [s for s in best.values() if s.out is None]
+
+    def far_behind(self, z: float = FAR) -> set[int]:
+        """Layers whose better arm was `z` standard errors or more behind the leader at its last rung."""
+        found = set()
+        for layer in self.order():
+            _, standing = self.last_of(layer)
+            error = (standing.to_leader.high - standing.to_leader.low) / (2 * NORMAL)
+            if standing.to_leader.value < -z * max(error, 1e-9):
+                found.add(layer)
+        return found
 
     def order(self) -> list[int]:
         """Layers, best first: by the last rung that each took part in, then by its score there; ties to the later."""

@@ -20,12 +20,10 @@ _MAX_ANSWER_TOKENS = 512
     cost="the forward pass that the gradients need anyway, and the head once a layer on the best answers",
     source="block influence: ShortGPT (Men et al., arXiv 2403.03853); logit lens (nostalgebraist 2020)",
     columns=[
-        Column("block_influence", "0 to 2", 1, 0, "1 - cosine of the residual stream before and after the block"),
+        Column("block_influence", "0 to 2", "1 - cosine of the residual stream before and after the block"),
         Column(
             "answer_gain",
             "nats / token",
-            1,
-            0,
             "change that the block makes to the log-probability of rewarded answers, read through the head",
         ),
     ],

@@ -17,8 +17,6 @@ from probes.registry import Column, probe
         Column(
             "grad_x_activation",
             "gain",
-            1,
-            0,
             "sum of the absolute activation x gradient at the layer's output, mean over groups",
         )
     ],

@@ -11,11 +11,7 @@ from probes.registry import Column, probe
     effort="static",
     cost="none",
     source="position rules of arXiv 2607.01232",
-    columns=[
-        Column(
-            "relative_depth", "0 first to 1 last layer", 0, 0, "position in the stack; votes through the depth prior"
-        )
-    ],
+    columns=[Column("relative_depth", "0 first to 1 last layer", "position in the stack")],
 )
 def measure_depth(measurement: Measurement) -> dict[str, np.ndarray]:
     """k / (L - 1) for layer k of L, (L,), from 0 to 1; 0 for a single layer. Knows nothing of weights or reward."""

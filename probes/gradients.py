@@ -20,22 +20,14 @@ ADAM_EPS = 1e-8
     source="gradient norm as aletheia-lora 0.1.2 ranks layers; Auto-RGN (Lee et al., arXiv 2210.11466); empirical "
     "Fisher (Kunstner et al., arXiv 1905.12558); gradient noise (McCandlish et al., arXiv 1812.06162)",
     columns=[
-        Column("grad_norm", "gain / weight", 1, -1, "norm of the mean gradient over prompt groups"),
-        Column(
-            "relative_grad_norm", "gain / weight²", 1, 0, "that norm over the norm of the layer's weights (Auto-RGN)"
-        ),
-        Column(
-            "fisher", "gain² / weight²", 1, -1, "mean squared norm of a group's gradient: trace of the empirical Fisher"
-        ),
-        Column(
-            "grad_snr", "ratio, 1 = noise", 1, 0, "squared mean gradient over the variance of that mean between groups"
-        ),
-        Column("cross_half_cosine", "-1 to 1", 1, 0, "cosine of the mean gradients of two halves of the groups"),
+        Column("grad_norm", "gain / weight", "norm of the mean gradient over prompt groups"),
+        Column("relative_grad_norm", "gain / weight²", "that norm over the norm of the layer's weights (Auto-RGN)"),
+        Column("fisher", "gain² / weight²", "mean squared norm of a group's gradient: trace of the empirical Fisher"),
+        Column("grad_snr", "ratio, 1 = noise", "squared mean gradient over the variance of that mean between groups"),
+        Column("cross_half_cosine", "-1 to 1", "cosine of the mean gradients of two halves of the groups"),
         Column(
             "adam_gain",
             "gain / learning rate",
-            1,
-            0,
             "gain predicted on one half for one Adam step taken by the other, mean of both ways",
         ),
     ],

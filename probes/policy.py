@@ -114,9 +114,11 @@ class Policy:
         return sum(p.numel() for p in self.model.parameters())
 
     def fingerprint(self) -> str:
-        """A hash that tells this model's weights from others'."""
-        if self.files is not None:
-            return self.files.fingerprint()
+        """A hash that tells this model from others: by its files where it has any, else by its weights."""
+        return self.files.fingerprint() if self.files is not None else self.weights_fingerprint()
+
+    def weights_fingerprint(self) -> str:
+        """A hash of the weights' names, shapes and sums, wherever they were loaded from. Cost: reads every weight."""
         digest = hashlib.sha256()
         for name, p in self.model.named_parameters():
             digest.update(f"{name} {tuple(p.shape)} {p.detach().double().sum().item():.10e}\n".encode())

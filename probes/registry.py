@@ -21,17 +21,11 @@ DECODINGS = ("greedy", "sampled")
 
 @dataclass(frozen=True)
 class Column:
-    """One number a layer. ``greedy`` and ``sampled`` are its vote under each decoding: +1 if a larger value is taken
-    to mean a larger contribution, -1 if a smaller one, 0 if it is shown but has no vote for want of evidence."""
+    """One number a layer. What it says of contributions is for a predictor to learn (`calibration.predictor`)."""
 
     name: str
     unit: str
-    greedy: int
-    sampled: int
     meaning: str
-
-    def vote(self, decoding: str) -> int:
-        return self.greedy if decoding == "greedy" else self.sampled
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ _VERBS = {  # name: (module, one line for --help)
     "probe": ("advisor.cli.probe", "Print the layer table of MODEL alone."),
     "verify": ("advisor.cli.verify", "Train one layer of MODEL and say what that brings."),
     "sweep": ("advisor.cli.sweep", "Train every layer of MODEL: the measured profile."),
+    "calibrate": ("advisor.cli.calibrate", "Fit predictors on your own sweeps beside the shipped ones."),
     "tasks": ("advisor.cli.tasks", "List the built-in tasks and how to bring your own."),
-    "probes": ("advisor.cli.probes", "List the probes with unit, sign, cost and source."),
+    "probes": ("advisor.cli.probes", "List the probes with unit, cost and source."),
     "env": ("advisor.cli.env", "Print versions and machine, for reports of problems."),
 }
 

@@ -7,7 +7,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def command(as_json: bool, debug: bool) -> None:
-    """List the probes with unit, sign, cost and source."""
+    """List the probes with unit, cost and source."""
     from probes.registry import list_probes
 
     probes = list_probes()
@@ -34,8 +34,6 @@ def command(as_json: bool, debug: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from advisor.reports.wording import vote
-
     console = Console()
     for p in probes:
         console.print(f"[bold]{p.name}[/bold]  (effort {p.effort})", highlight=False)
@@ -44,17 +42,10 @@ def command(as_json: bool, debug: bool) -> None:
         for heading, justify in (
             ("column", "left"),
             ("unit", "left"),
-            ("greedy", "right"),
-            ("sampled", "right"),
             ("meaning", "left"),
         ):
             table.add_column(heading, justify=justify, overflow="fold")
         for c in p.columns:
-            table.add_row(c.name, c.unit, vote(c.greedy), vote(c.sampled), c.meaning)
+            table.add_row(c.name, c.unit, c.meaning)
         console.print(table)
         console.print()
-    console.print(
-        "greedy, sampled: the column's vote under each decoding. +1: larger is taken to mean a larger "
-        "contribution; −1: smaller; 0: shown, no vote.",
-        highlight=False,
-    )

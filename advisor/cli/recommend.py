@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 @task_options
 @probing_options
 @race_options
+@click.option("--layers", default=1, show_default=True, metavar="N", help="How many layers to pick.")
+@click.option(
+    "--predictor",
+    metavar="PATH",
+    help="What advisor calibrate wrote: the folder, or a file [default: the shipped one].",
+)
 @click.option("--verify", "prove", is_flag=True, help="Then train the pick and prove it (options below).")
 @training_options
 @worker_options
@@ -73,6 +79,8 @@ def command(
             decoding=arguments["decoding"],
             sampling=sampling,
             warmup=warmup,
+            predictor=arguments["predictor"],
+            layers=arguments["layers"],
             device=arguments["device"],
             dtype=arguments["dtype"],
             trust_remote_code=arguments["trust_remote_code"],
@@ -128,5 +136,5 @@ def _prove(model: str, task: "Task", result: "Recommendation", options: "Measuri
             options=options,
             output_dir=folder,
             progress=progress,
-            start=result.winner,
+            start=result.begun,
         )

@@ -77,10 +77,9 @@ def _warmed_up(source: str, picks: list[int]) -> "TrainingState | None":
     """The state that the pick's warm-up has reached, where the recommendation made one."""
     from pathlib import Path
 
-    from advisor.warming import load_winner
+    from advisor.warming import load_finalist
 
-    found = load_winner(Path(source).expanduser())
-    return found if found is not None and list(found.layers) == picks else None
+    return load_finalist(Path(source).expanduser(), picks[0]) if len(picks) == 1 else None
 
 
 def _recommended(source: str, model: str | None, context: click.Context, arguments: dict[str, Any]):

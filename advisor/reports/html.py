@@ -16,7 +16,7 @@ def html_report(recommendation: "Recommendation") -> str:
     return render(
         "report.html.j2",
         rec=rec,
-        layers=[rec.layers[k] for k in rec.ranking.order] if ranked else [],
+        layers=[rec.layers[k] for k in rec.order] if ranked else [],
         headline=wording.headline(rec),
         reward_line=wording.reward_line(rec),
         cost_line=wording.cost_line(rec),
@@ -39,5 +39,5 @@ def render(template: str, **values) -> str:
     environment = Environment(
         loader=PackageLoader("advisor", "reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": wording.number, "vote": wording.vote}
+    environment.filters |= {"number": wording.number}
     return environment.get_template(template).render(**values)

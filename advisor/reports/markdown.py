@@ -23,8 +23,9 @@ def markdown_report(recommendation: "Recommendation") -> str:
     if line := wording.reward_line(rec):
         lines += ["## Rollouts", "", line, ""]
     if rec.verdict.has_ranking:
-        note = ["Layers that raced come first, in the order of the race; the score is from position and probes.", ""]
-        lines += ["## Ranking (uncalibrated)", "", *(note if rec.race else []), *_table(rec), ""]
+        lines += ["## Ranking", "", f"Predictor: {wording.predictor_line(rec)}.", "", *_table(rec), ""]
+    if rec.known:
+        lines += ["## Known sweeps", "", *(f"- {line}" for line in wording.known_lines(rec)), ""]
     if rec.race is not None and rec.race.rungs:
         lines += ["## The race", "", wording.race_summary(rec.race, rec.protocol["warmup"]), "", *_race_table(rec), ""]
     lines += ["## Baselines", "", "| rule | layer |", "| --- | ---: |"]
@@ -33,19 +34,16 @@ def markdown_report(recommendation: "Recommendation") -> str:
     lines += [
         "## Evidence",
         "",
-        "A vote of +1 takes a larger value to mean a larger contribution, −1 a smaller one; 0 is "
-        "shown without a vote. The depth correlation (Spearman) says how far a column only repeats the depth of "
-        "the layer.",
+        "The depth correlation (Spearman) says how far a column only repeats the depth of the layer.",
         "",
-        "| column | vote | depth correlation | unit | meaning |",
-        "| --- | ---: | ---: | --- | --- |",
+        "| column | depth correlation | unit | meaning |",
+        "| --- | ---: | --- | --- |",
     ]
     for column, values in rec.table.columns.items():
         c = rec.columns[column]
-        facts = (wording.vote(c.vote(rec.protocol["decoding"])), wording.number(depth_correlation(values)))
-        lines.append(f"| {column} | {' | '.join(facts)} | {c.unit} | {c.meaning} |")
+        lines.append(f"| {column} | {wording.number(depth_correlation(values))} | {c.unit} | {c.meaning} |")
     for failed, reason in rec.table.failures.items():
-        lines.append(f"| {failed} (probe) | | | | not measured: {reason.removeprefix('not measured: ')} |")
+        lines.append(f"| {failed} (probe) | | | not measured: {reason.removeprefix('not measured: ')} |")
     if rec.reward and rec.reward["examples"]:
         lines += ["", "## Examples", "", "| prompt | completion | reward |", "| --- | --- | ---: |"]
         lines += [
@@ -58,12 +56,15 @@ def markdown_report(recommendation: "Recommendation") -> str:
 
 def _table(rec: "Recommendation") -> list[str]:
     names = list(rec.table.columns)
-    lines = ["| rank | layer | score | depth prior | " + " | ".join(names) + " |", "| ---: " * (4 + len(names)) + "|"]
+    head = ["rank", "layer", "contribution (90 %)", "over the mean layer (90 %)", "P(best)", "P(top 3)", *names]
+    lines = [f"| {' | '.join(head)} |", "| ---: " * len(head) + "|"]
     layers = rec.layers
-    for k in rec.ranking.order:
+    for k in rec.order:
         layer = layers[k]
         values = " | ".join(wording.number(layer["probes"][name]) for name in names)
-        lines.append(f"| {layer['rank']} | {k} | {layer['score']:.3f} | {layer['depth_prior']:.3f} | {values} |")
+        over = wording.interval(layer["advantage"], layer["advantage_low"], layer["advantage_high"])
+        said = f"{wording.expected(layer)} | {over} | {layer['p_best']:.2f} | {layer['p_top3']:.2f}"
+        lines.append(f"| {layer['rank']} | {k} | {said} | {values} |")
     return lines
 
 

@@ -15,21 +15,32 @@ _CSS = {_INK: "var(--ink)", _ACCENT: "var(--accent)", _SOFT: "var(--soft)"}
 
 
 def ranking_plot(rec: "Recommendation") -> str:
-    """Score of every layer over depth, split into depth prior and probes; the pick is marked in colour and by name."""
+    """Expected contribution of every layer with its 90 % interval over depth, and measured ones where a sweep is known.
+
+    The pick is marked in colour and by name.
+    """
     layers = rec.layers
     figure, axes = _figure(7.2, 2.8)
     x = np.arange(len(layers))
-    scores = [layer["score"] for layer in layers]
-    colours = [_ACCENT if k in rec.pick else _SOFT for k in x]
-    axes.bar(x, scores, color=colours, width=0.8, edgecolor=_INK, linewidth=0.5)
-    axes.plot(x, rec.ranking.prior, color=_INK, linewidth=1.2, linestyle="--", label="depth prior (rank)")
-    if rec.ranking.probes is not None:
-        axes.plot(x, rec.ranking.probes, color=_INK, linewidth=1.2, linestyle=":", label="probes (mean rank)")
-    for k in rec.pick:
-        axes.annotate("pick", (k, scores[k]), ha="center", va="bottom", color=_INK, fontweight="bold")
-    axes.set(xlabel="layer", ylabel="score (uncalibrated)", ylim=(0, 1.12))
-    axes.legend(frameon=False, fontsize=8, loc="upper right", ncols=2, labelcolor=_INK)
-    return _svg(figure, "Score of every layer")
+    values = np.array([layer["contribution"] for layer in layers])
+    low, high = (np.array([layer[end] for layer in layers]) for end in ("low", "high"))
+    for k in x:
+        chosen = k in rec.pick
+        colour = _ACCENT if chosen else _INK
+        axes.plot([k, k], [low[k], high[k]], color=colour, linewidth=2.4 if chosen else 1.1)
+        axes.plot(k, values[k], "D" if chosen else "o", color=colour, markersize=7 if chosen else 4.5)
+        if chosen:
+            axes.annotate("pick", (k, high[k]), ha="center", va="bottom", color=_INK, fontweight="bold")
+    for sweep, mark in zip(rec.known, ("x", "+", "1", "2"), strict=False):
+        known = sorted(sweep.contributions)
+        measured = [sweep.contributions[k] for k in known]
+        axes.plot(known, measured, mark, color=_INK, markersize=7, label=f"measured: {sweep.source}, {sweep.task}")
+    if rec.known:
+        axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=_INK)
+    axes.set(xlabel="layer", ylabel="expected contribution C")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.margins(y=0.15)
+    return _svg(figure, "Expected contribution of every layer")
 
 
 def race_plot(race: "Race", pick: list[int]) -> str:

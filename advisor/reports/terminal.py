@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from advisor.survey import Survey
 
 _TOP = 10
-_FIXED_WIDTH = 46  # of the columns before the probes'
+_FIXED_WIDTH = 60  # of the columns before the probes'
 _RACE_WIDTH = 28  # of those of warm-ups
 _SHOWN = ("grad_norm", "grad_snr", "adam_gain", "block_influence", "spectral_snr", "tail_exponent", "fisher")
 
@@ -35,10 +35,9 @@ def print_recommendation(recommendation: "Recommendation", console: Console) -> 
             console.print(
                 f"The best {shown} of {rec.table.n_layers}; the report has all.", style="dim", highlight=False
             )
-        scores = [layer["score"] for layer in rec.layers]
-        what = "Probes" if rec.race else "Score"
+        values = [layer["contribution"] for layer in rec.layers]
         console.print(
-            f"\n{what} over depth  {wording.sparkline(scores)}  (layer 0 to {len(scores) - 1})", highlight=False
+            f"\nContribution over depth  {wording.sparkline(values)}  (layer 0 to {len(values) - 1})", highlight=False
         )
     if rec.race is not None and rec.race.rungs:
         console.print()
@@ -47,6 +46,10 @@ def print_recommendation(recommendation: "Recommendation", console: Console) -> 
         console.print(f"{'':10} {wording.race_summary(rec.race, rec.protocol['warmup'])}", highlight=False)
     if line := wording.reward_line(rec):
         console.print(f"Rollouts   {line}", highlight=False)
+    if line := wording.predictor_line(rec):
+        console.print(f"Predictor  {line}", highlight=False)
+    for line in wording.known_lines(rec):
+        console.print(f"Known      {escape(line)}", highlight=False)
     console.print(f"Baselines  {wording.baselines_line(rec)}", highlight=False)
     for name, reason in rec.table.failures.items():
         console.print(f"Not measured  {name}: {reason}", highlight=False, markup=False)
@@ -57,9 +60,10 @@ def _ranking_table(rec: "Recommendation", width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("rank", justify="right")
     table.add_column("layer", justify="right")
-    table.add_column("probes" if rec.race else "score", no_wrap=True, min_width=4)
-    table.add_column("", no_wrap=True, min_width=12)
-    table.add_column("depth prior", no_wrap=True, min_width=8)
+    table.add_column("contribution (90 %)", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=8)
+    table.add_column("P(best)", justify="right", no_wrap=True)
+    table.add_column("P(top 3)", justify="right", no_wrap=True)
     raced = rec.race is not None and bool(rec.race.rungs)
     if raced:
         table.add_column("gain after", justify="right", no_wrap=True)
@@ -69,14 +73,15 @@ def _ranking_table(rec: "Recommendation", width: int) -> Table:
     for name in shown:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True, min_width=min(len(name), 10))
     layers = rec.layers
-    for k in rec.ranking.order[:_TOP]:
+    for k in rec.order[:_TOP]:
         layer = layers[k]
         table.add_row(
             str(layer["rank"]),
             str(k),
-            f"{layer['score']:.2f}",
-            wording.bar(layer["score"]),
-            wording.bar(layer["depth_prior"], 8),
+            wording.expected(layer),
+            wording.bar(layer["contribution"], 8),
+            f"{layer['p_best']:.0%}",
+            f"{layer['p_top3']:.0%}",
             *(_warmup_cells(layer["warmup"]) if raced else ()),
             *(wording.number(layer["probes"][name]) for name in shown),
             style="bold" if k in rec.pick else "",

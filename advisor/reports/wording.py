@@ -43,11 +43,6 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.2e}"
 
 
-def vote(value: int) -> str:
-    """+1, −1 or 0."""
-    return {1: "+1", -1: "−1", 0: "0"}[value]
-
-
 def headline(recommendation: "Recommendation") -> str:
     """The result in one line."""
     rec = recommendation
@@ -56,7 +51,7 @@ def headline(recommendation: "Recommendation") -> str:
         layers = ", ".join(map(str, rec.pick))
         share = sum(rec.model["layer_parameters"][k] for k in rec.pick)
         of = f" of {rec.model['parameters'] / 1e6:.1f} M" if "parameters" in rec.model else ""
-        return f"Train layer {layers} of {n} (numbered from 0): {share / 1e6:.1f} M{of} parameters. Uncalibrated."
+        return f"Train layer {layers} of {n} (numbered from 0): {share / 1e6:.1f} M{of} parameters."
     fallback = rec.fallback
     if fallback["layer"] is None:
         return f"No layer is recommended: {fallback['why']}."
@@ -67,6 +62,32 @@ def headline(recommendation: "Recommendation") -> str:
 
 
 OUT = {None: "goes on", "behind": "surely behind", "halved": "halved", "rate": "other rate is better"}
+
+
+def predictor_line(recommendation: "Recommendation") -> str | None:
+    """What the prediction was made by; None where there is none."""
+    if recommendation.predicted is None:
+        return None
+    by = recommendation.predicted.by
+    return (
+        f"{by['candidate']} on {by['sweeps']} sweeps of {by['policies']} policies "
+        f"({', '.join(by['families'])}), data {by['data_sha256'][:8]}"
+    )
+
+
+def known_lines(recommendation: "Recommendation") -> list[str]:
+    """One line a sweep of this policy that is known already."""
+    return [
+        f"{sweep.source}, {sweep.task}: measured contributions, best first: "
+        + ", ".join(f"layer {k} {sweep.contributions[k]:.2f}" for k in sweep.order[:5])
+        + (f" and {len(sweep.order) - 5} more" if len(sweep.order) > 5 else "")
+        for sweep in recommendation.known
+    ]
+
+
+def expected(layer: dict) -> str:
+    """ "0.81 (0.55…1.05)" """
+    return f"{layer['contribution']:.2f} ({layer['low']:.2f}…{layer['high']:.2f})"
 
 
 def protocol_line(protocol: dict) -> str:

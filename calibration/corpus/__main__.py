@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from datetime import date
 from functools import cache
-from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from calibration.corpus.measuring import measure_full, measure_layers, measure_probes, measure_warmup
-from calibration.corpus.records import SMALL_POLICIES, Pair, save_pair
+from calibration.corpus.records import SMALL_POLICIES, Pair, package_versions, save_pair
 from calibration.protocol import Protocol, split_task
 from calibration.runs import score_both
+from calibration.zoo.pretraining import load_member
 from calibration.zoo.skills import rl_rows
-from probes.policy import load_policy
 from probes.tasks.rewards import exact
 from probes.tasks.task import Task, split_rows
 from probes.training import TrainingConfig
@@ -35,7 +34,6 @@ PROTOCOL = Protocol(
 HELD_OUT_SHARE = 0.4
 HEADROOM = 0.1  # of greedy score that full-parameter training gains on validation prompts, or there is no sweep
 _LOW, _HIGH, _BEST = 0.1, 0.75, 0.4  # greedy score, above guessing, of a policy on a task it was not kept for
-_PACKAGES = ("layer-advisor", "torch", "transformers", "numpy", "scikit-learn", "captum")
 
 Wanted = tuple[Path, str]  # snapshot, task
 
@@ -98,7 +96,7 @@ def pair_name(snapshot: Path, task: str) -> str:
 
 def measure_pair(snapshot: Path, skill: str) -> Pair:
     """The whole record of a snapshot on a task; without the sweep where full-parameter training shows no headroom."""
-    policy = load_policy(str(snapshot), device="cpu")
+    policy = load_member(snapshot)
     train, held_out = split_rows(rl_rows(skill), HELD_OUT_SHARE)
     task = Task(skill, train, held_out, exact, "exact", 1.0)
     split = split_task(task, PROTOCOL)
@@ -123,13 +121,13 @@ def _head(snapshot: Path, policy, task: Task) -> dict[str, Any]:
         "policy": {
             **made,
             "member": snapshot.parent.name,
-            "fingerprint": policy.fingerprint(),
+            "fingerprint": policy.weights_fingerprint(),
             "parameters": sum(p.numel() for p in policy.model.parameters()),
             "layer_parameters": layers,
         },
         "task": {"name": task.name, "reward": task.reward_name, "fingerprint": task.fingerprint()},
         "protocol": PROTOCOL.as_dict(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": package_versions(),
         "made": date.today().isoformat(),
     }
 

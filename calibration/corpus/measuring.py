@@ -138,7 +138,10 @@ def measure_probes(policy: Policy, task: Task, protocol: Protocol) -> dict[str, 
         "failures": table.failures,
         "completions": rollouts.n_completions,
         "mean_reward": float(rollouts.rewards.mean()),
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": {
+            **{name: round(value, 3) for name, value in table.seconds.items()},
+            "total": round(time.perf_counter() - began, 3),
+        },
     }
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from probes.table import LayerTable
 SCHEMA_VERSION = 1
 SMALL_POLICIES = Path(__file__).parent / "small_policies"
 _SUFFIX = ".jsonl.gz"
+_PACKAGES = ("layer-advisor", "torch", "transformers", "numpy", "scikit-learn", "captum")
+_PARTS = ("probes", "warmup", "others")
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Pair:
 
     ``head`` says what was measured: ``policy`` (with ``family``, and ``member``, which policies of one pre-training run
     share), ``task``, ``protocol``, ``packages``. ``probes`` and ``warmup`` are as `calibration.corpus.measuring` makes
-    them, None for a pair without headroom, of which only full-parameter training is known.
+    them, None for a pair without headroom, of which only full-parameter training is known. ``others`` holds what other
+    tools say of the layers.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Pair:
     runs: dict[str, dict[str, Any]]  # by `Run.key`
     probes: dict[str, Any] | None = None
     warmup: dict[str, Any] | None = None
+    others: dict[str, Any] | None = None
 
     @property
     def family(self) -> str:
@@ -85,7 +90,7 @@ def save_pair(pair: Pair, folder: Path = SMALL_POLICIES) -> Path:
     lines = [{"kind": "pair", "schema_version": SCHEMA_VERSION, "name": pair.name, **pair.head}]
     lines.append({"kind": "base", **pair.base})
     lines += [{"kind": "run", **pair.runs[key]} for key in pair.runs]
-    lines += [{"kind": kind, **found} for kind in ("probes", "warmup") if (found := getattr(pair, kind)) is not None]
+    lines += [{"kind": kind, **found} for kind in _PARTS if (found := getattr(pair, kind)) is not None]
     text = "".join(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{pair.name}{_SUFFIX}"
@@ -110,8 +115,8 @@ def load_pair(file: Path) -> Pair:
                 "or use the program that wrote it."
             )
         runs = {Run(_layers(r), r["seed"], r["rate"]).key: r for r in kinds.get("run", [])}
-        probes, warmup = ((kinds.get(kind) or [None])[0] for kind in ("probes", "warmup"))
-        return Pair(head.pop("name"), head, kinds["base"][0], runs, probes, warmup)
+        parts = {kind: kinds[kind][0] for kind in _PARTS if kind in kinds}
+        return Pair(head.pop("name"), head, kinds["base"][0], runs, **parts)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"'{file}' is not a pair of the corpus ({error}): remove it, or fetch it again.") from error
 
@@ -123,6 +128,11 @@ def load_corpus(folders: Iterable[Path] = (SMALL_POLICIES,)) -> list[Pair]:
 
 def pair_files(folder: Path) -> Iterator[Path]:
     yield from sorted(folder.glob(f"*{_SUFFIX}"))
+
+
+def package_versions() -> dict[str, str]:
+    """What measurements depend on."""
+    return {name: metadata.version(name) for name in _PACKAGES}
 
 
 def _layers(record: dict[str, Any]) -> tuple[int, ...] | None:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from calibration.zoo.families import FAMILIES
 from calibration.zoo.skills import SKILLS, draw, rl_rows
+from probes.policy import Policy
 
 TARGET = 0.35  # greedy share of right answers from which on a snapshot is kept
 CEILING = 0.75  # and up to which: a skill that jumps past it has too little room
@@ -79,6 +80,12 @@ def pretrain(
     home.mkdir(parents=True, exist_ok=True)
     done.write_text(json.dumps({"snapshots": sorted(snapshots), "steps": step}), encoding="utf-8")
     return snapshots
+
+
+def load_member(snapshot: Path) -> Policy:
+    """A snapshot as a policy, with the zoo's tokenizer: `AutoTokenizer` puts Qwen2's own splitting in its place."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(snapshot)
+    return Policy.from_objects(AutoModelForCausalLM.from_pretrained(snapshot).eval(), tokenizer, str(snapshot))
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

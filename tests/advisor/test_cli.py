@@ -13,7 +13,7 @@ def test_recommend_writes_its_folder_and_goes_on(cli, tmp_path):
     code, out, err = cli(*command)
     assert code == 0
     assert "Train layer" in out
-    assert "Uncalibrated" in out
+    assert "P(best)" in out
     assert "left" in err
     assert "Report:" in err
     names = {p.name for p in (tmp_path / "run").iterdir() if p.name != ".lock"}
@@ -80,11 +80,11 @@ def test_lists(cli, verb):
     assert json.loads(cli(verb, "--json")[1])
 
 
-def test_probes_are_listed_with_unit_sign_cost_and_source(cli):
+def test_probes_are_listed_with_unit_cost_and_source(cli):
     for probe in json.loads(cli("probes", "--json")[1]):
         assert probe["cost"]
         assert probe["source"]
-        assert all({"unit", "greedy", "sampled"} <= set(column) for column in probe["columns"])
+        assert all({"name", "unit", "meaning"} <= set(column) for column in probe["columns"])
 
 
 @pytest.mark.parametrize("reward", ["0.0", "None"])

@@ -3,7 +3,6 @@ import pytest
 from policies import make_rollouts
 
 from advisor.decision import judge_reward, judge_table
-from probes.registry import Column, Probe
 from probes.table import LayerTable
 
 
@@ -44,17 +43,16 @@ def test_what_rewards_alone_decide(groups, held_out, max_reward, kind):
 @pytest.mark.parametrize(
     ("columns", "kind"),
     [
-        ({"vote": [1, 2, 3], "spectral_excess": [2, 2, 2]}, "uncalibrated"),
-        ({"vote": [1, 1, 1], "spectral_excess": [2, 2, 2]}, "indistinguishable"),
-        ({"silent": [1, 2, 3]}, "indistinguishable"),
+        ({"fisher": [1, 2, 3], "spectral_excess": [2, 2, 2]}, None),
+        ({"fisher": [1, 1, 1], "spectral_excess": [2, 2, 2]}, "indistinguishable"),
+        ({"relative_depth": [0, 0.5, 1]}, "indistinguishable"),
         ({}, "indistinguishable"),
-        ({"vote": [1, 2, 3], "spectral_excess": [0.98, 1.02, 1.0]}, "random_weights"),
+        ({"fisher": [1, 2, 3], "spectral_excess": [0.98, 1.02, 1.0]}, "random_weights"),
     ],
 )
 def test_what_the_table_decides(columns, kind):
-    probe = Probe("p", "probe", (Column("vote", "1", 1, 1, ""), Column("silent", "1", 0, 0, "")), "", "", lambda m: {})
     table = LayerTable(3)
     table.add({name: np.array(values, dtype=float) for name, values in columns.items()})
-    verdict = judge_table(table, [probe], "greedy")
-    assert verdict.kind == kind
-    assert verdict.has_ranking == (kind == "uncalibrated")
+    verdict = judge_table(table)
+    assert (verdict and verdict.kind) == kind
+    assert verdict is None or not verdict.has_ranking

@@ -17,13 +17,16 @@ def recommended(_tiny, sums):
 
 def test_a_library_call_ranks_every_layer(recommended):
     rec = recommended
-    assert rec.verdict.kind == "uncalibrated"
+    assert rec.verdict.kind == "predicted"
     assert len(rec.pick) == 1
     best = next(layer for layer in rec.layers if layer["rank"] == 1)
     assert [best["layer"]] == rec.pick
     assert sorted(layer["rank"] for layer in rec.layers) == [1, 2, 3, 4, 5, 6]
-    invented = [layer[name] for layer in rec.layers for name in ("contribution", "low", "high", "p_best")]
-    assert invented == [None] * 24
+    assert all(layer["low"] < layer["contribution"] < layer["high"] for layer in rec.layers)
+    assert all(layer["advantage_low"] <= layer["advantage"] <= layer["advantage_high"] for layer in rec.layers)
+    assert sum(layer["p_best"] for layer in rec.layers) == pytest.approx(1, abs=1e-5)
+    assert sum(layer["p_top3"] for layer in rec.layers) == pytest.approx(3, abs=1e-5)
+    assert rec.predicted.by["families"] == sorted(rec.predicted.by["families"])
     assert set(rec.layers[0]["probes"]) == set(list_columns("probe"))
     assert {"middle", "depth_prior", "first", "last", "largest_grad_norm"} <= set(rec.baselines)
     assert rec.reward["groups_with_spread"] >= 8
@@ -32,7 +35,7 @@ def test_a_library_call_ranks_every_layer(recommended):
 
 def test_the_same_by_name_and_by_object(recommended, sums):
     named = advisor.recommend(str(TINY), task=sums, sampling=QUICK, device="cpu")
-    assert [layer["score"] for layer in named.layers] == [layer["score"] for layer in recommended.layers]
+    assert [layer["contribution"] for layer in named.layers] == [la["contribution"] for la in recommended.layers]
     assert named.pick == recommended.pick
 
 
@@ -147,7 +150,7 @@ def test_static_effort_reads_files_only(monkeypatch):
 
     monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", loads)
     rec = advisor.recommend(str(TINY), effort="static")
-    assert (rec.verdict.kind, rec.task, rec.reward) == ("uncalibrated", None, None)
+    assert (rec.verdict.kind, rec.task, rec.reward) == ("predicted", None, None)
     assert set(rec.table.columns) == set(list_columns("static"))
 
 

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
@@ -58,7 +59,9 @@ def test_files(rec, tmp_path):
     assert set(laid_down.split()) <= set(data)
     assert [layer["layer"] for layer in data["layers"]] == list(range(6))
     assert {"rank", "contribution", "low", "high", "p_best", "probes"} <= set(data["layers"][0])
-    assert data["calibrated"] is False
+    assert (data["predictor"] is not None) == bool(data["pick"])
+    if data["pick"]:
+        assert {"effort", "decoding", "candidate", "sweeps", "data_sha256", "unlike"} <= set(data["predictor"])
 
 
 def test_html_is_whole_and_opens_offline(rec, tmp_path):
@@ -77,12 +80,16 @@ def test_html_is_whole_and_opens_offline(rec, tmp_path):
     assert "#010203" not in text  # placeholders of the colours
 
 
-def test_every_report_says_uncalibrated_and_shows_no_interval(rec, tmp_path):
+def test_every_report_shows_the_expected_contribution_with_its_interval(rec, tmp_path):
     rec.report(tmp_path)
     headline = f"Train layer {rec.pick[0]} of 6" if rec.pick else "No layer can be told from another"
     for text in ((tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text(), printed(rec, 100)):
         assert headline in text
-        assert ("ncalibrated" in text) == bool(rec.pick)
+        assert "ncalibrated" not in text
+        if rec.pick:
+            assert wording.expected(rec.layers[rec.pick[0]]) in text
+            assert "P(best)" in text
+            assert rec.predicted.by["data_sha256"][:8] in text
         assert "middle layer" in text
 
 
@@ -90,7 +97,7 @@ def test_every_report_says_uncalibrated_and_shows_no_interval(rec, tmp_path):
 def test_terminal_fits_its_width(rec, width):
     lines = printed(rec, width).splitlines()
     assert max(map(len, lines)) <= width
-    assert not any("…" in line for line in lines if line.strip()[:1].isdigit())
+    assert not any(re.search(r"…(\s|$)", line) for line in lines if line.strip()[:1].isdigit())  # no cell is cut
 
 
 def test_share_without_spread_is_always_shown(rec):

@@ -1,0 +1,67 @@
+"""`advisor calibrate`"""
+
+import click
+
+
+@click.command(name="calibrate")
+@click.argument("sweeps", nargs=-1, metavar="[SWEEP]...")
+@click.option(
+    "--output-dir", default="advisor-predictor", show_default=True, metavar="DIR", help="Where predictors go."
+)
+@click.option("--corpus/--no-corpus", "with_corpus", default=True, help="Fit on the shipped sweeps too [default: yes].")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with a model.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def command(sweeps: tuple[str, ...], output_dir: str, as_json: bool, debug: bool, **arguments) -> None:
+    """Fit predictors on your own sweeps beside the shipped ones.
+
+    SWEEP are output folders of `advisor sweep`. Then: advisor recommend MODEL --predictor DIR.
+    """
+    from advisor.cli.progress import shown_progress
+
+    with shown_progress({"start": 4.0}) as progress:
+        from advisor.calibrating import calibrate
+
+        found = calibrate(sweeps, output_dir, progress=progress, **arguments)
+    told = [
+        {
+            "effort": f.predictor.effort,
+            "decoding": f.predictor.decoding,
+            "candidate": f.predictor.candidate,
+            "sweeps": len(f.predictor.examples),
+            "policies": len(f.predictor.members),
+            "families": f.predictor.families,
+            "errors": f.errors,
+            "data_sha256": f.predictor.data_hash,
+        }
+        for f in found
+    ]
+    if as_json:
+        from advisor.cli.options import print_json
+
+        print_json({"output_dir": output_dir, "predictors": told})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("effort", "left"), ("decoding", "left"), ("fitted", "left"), ("sweeps", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)
+    for name in ("policies", "families", "error", "of depth alone"):
+        table.add_column(name, justify="right")
+    for one in told:
+        errors = [one["errors"][name] ** 0.5 for name in (one["candidate"], "depth curve")]
+        counts = (one["sweeps"], one["policies"], len(one["families"]))
+        table.add_row(
+            one["effort"], one["decoding"], one["candidate"], *map(str, counts), *(f"{e:.3f}" for e in errors)
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        "error: root mean square of the advantage in C over the policy's mean layer, families left out.",
+        style="dim",
+        highlight=False,
+    )
+    click.echo(f"Predictors: {output_dir} (advisor recommend MODEL --predictor {output_dir})", err=True)

@@ -1,0 +1,58 @@
+"""From what was measured on a policy to what its layers are expected to contribute."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.features import as_matrix, features
+from calibration.predictor import SHIPPED, Prediction, Predictor
+from calibration.race import Race
+from probes.errors import UsageError
+from probes.table import LayerTable
+
+PAIRS = "pairs"  # folder beside the predictors that advisor calibrate wrote
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A prediction with what it was made by, as plain JSON."""
+
+    prediction: Prediction
+    by: dict[str, Any]
+
+
+def find_predictor(effort: str, decoding: str, place: str | Path | None) -> Predictor:
+    """The predictor in `place` (None: the one that comes with the advisor). Raises `UsageError` where it is not fit."""
+    return Predictor.find(effort, decoding, SHIPPED if place is None else Path(place).expanduser())
+
+
+def predict(predictor: Predictor, table: LayerTable, race: Race | None) -> Predicted:
+    """What `predictor` says of the layers of `table`, and of `race` at effort "warmup".
+
+    Raises `UsageError` for a predictor that was fitted on other features than this program measures.
+    """
+    found = features(table, race, predictor.effort)
+    if list(found) != predictor.names:
+        missing = sorted(set(predictor.names) ^ set(found))
+        raise UsageError(
+            f"The predictor was fitted on other features than are measured here (differing: {', '.join(missing)}): "
+            "make it again with advisor calibrate."
+        )
+    by = {
+        "effort": predictor.effort,
+        "decoding": predictor.decoding,
+        "candidate": predictor.candidate,
+        "sweeps": len(predictor.examples),
+        "policies": len(predictor.members),
+        "families": predictor.families,
+        "data_sha256": predictor.data_hash,
+    }
+    return Predicted(predictor.predict(as_matrix(found), race.far_behind() if race else ()), by)
+
+
+def own_pairs(place: str | Path | None) -> list[Path]:
+    """Where `advisor calibrate` kept the pairs that it measured; none with the shipped predictor."""
+    if place is None:
+        return []
+    place = Path(place).expanduser()
+    return [(place if place.is_dir() else place.parent) / PAIRS]

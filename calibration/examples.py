@@ -1,0 +1,87 @@
+"""Pairs of the corpus as examples for a predictor: features of every layer, and what it was measured to contribute."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibration.corpus.records import Pair
+from calibration.corpus.replay import replay_race
+from calibration.features import as_matrix, features
+from calibration.race import NORMAL, RaceRules
+from calibration.runs import FULL, arm_name
+
+# Of the full-parameter gain, the least that the lower end of its 90 % interval must reach: below, contributions are
+# ratios to something that is hardly known.
+SURE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sweep under one decoding.
+
+    ``x`` (L, F) are features, ``by_seed`` (S, L) contributions C against the same full-parameter gain, ``gain`` that
+    gain in score, ``noise`` (L,) the standard error of C over prompts and seeds, ``behind`` the layers that the
+    race ruled out (`Race.far_behind`).
+    """
+
+    name: str
+    member: str
+    family: str
+    task: str
+    x: np.ndarray
+    by_seed: np.ndarray
+    gain: float
+    noise: np.ndarray
+    behind: frozenset[int] = frozenset()
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.x)
+
+    @property
+    def contribution(self) -> np.ndarray:
+        """C of every layer, (L,), mean over seeds."""
+        return self.by_seed.mean(0)
+
+    @property
+    def level(self) -> float:
+        """Mean C of the layers: how much single layers bring at all, which features within a policy cannot tell."""
+        return float(self.contribution.mean())
+
+    @property
+    def advantage(self) -> np.ndarray:
+        """C of every layer less that of the mean layer, (L,): what a predictor is fitted on."""
+        return self.contribution - self.level
+
+
+def make_examples(pairs: Sequence[Pair], effort: str, decoding: str, rules: RaceRules | None = None) -> list[Example]:
+    """Examples of the pairs whose full-parameter gain is well known under `decoding`; races are replayed by `rules`."""
+    found = [make_example(pair, effort, decoding, rules or RaceRules()) for pair in pairs if pair.is_whole]
+    return [example for example in found if example is not None]
+
+
+def make_example(pair: Pair, effort: str, decoding: str, rules: RaceRules) -> Example | None:
+    """The example of one pair; None where its full-parameter gain, or some layer's score, is not known."""
+    sweep = pair.sweep(decoding)
+    scores = sweep.scores(decoding)
+    arms = [arm_name((k,)) for k in range(pair.n_layers)]
+    if FULL not in scores.arms or any(len(scores.arms.get(arm, ())) < pair.protocol.seeds for arm in arms):
+        return None
+    gain = scores.gain(FULL)
+    if gain.low < SURE_SHARE * gain.value:
+        return None
+    race = replay_race(pair, decoding, rules) if effort == "warmup" else None
+    by_seed = np.array([scores.arms[arm].mean(1) for arm in arms]).T
+    half_widths = np.array([(e.high - e.low) / 2 for e in map(scores.gain, arms)])
+    return Example(
+        pair.name,
+        pair.member,
+        pair.family,
+        pair.task,
+        as_matrix(features(pair.table, race, effort)),
+        (by_seed - scores.base.mean()) / gain.value,
+        gain.value,
+        half_widths / NORMAL / gain.value,
+        frozenset(race.far_behind()) if race else frozenset(),
+    )
