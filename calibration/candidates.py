@@ -16,7 +16,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-_POSITIONS = slice(1, 6)  # columns of `calibration.features.POSITION`, after the sweep number
+from calibration.features import POSITION, RACE
+
+_POSITIONS = slice(1, 1 + len(POSITION))  # columns after the sweep number
+_RACES = slice(1, 1 + len(POSITION) + len(RACE))
 
 
 class PairwiseRanking(RegressorMixin, BaseEstimator):
@@ -68,6 +71,7 @@ def _trees():
 
 CANDIDATES: dict[str, Callable[[], BaseEstimator]] = {
     "depth curve": lambda: _ridge(1.0, _POSITIONS),
+    "depth and race": lambda: _ridge(30.0, _RACES),
     "ridge, strong": lambda: _ridge(300.0),
     "ridge": lambda: _ridge(30.0),
     "pairwise ranking": PairwiseRanking,

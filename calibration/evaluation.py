@@ -34,6 +34,7 @@ from calibration.features import POSITION
 from calibration.fitting import feature_names
 from calibration.predictor import Prediction, Predictor, choose_candidate
 from calibration.race import RaceRules
+from calibration.reliability import split_half
 from probes.registry import DECODINGS, EFFORTS
 
 RULES = RaceRules()
@@ -265,18 +266,6 @@ def reliability_table(chance: np.ndarray, happened: np.ndarray) -> list[dict[str
         for b in range(len(edges) - 1)
         if (bins == b).any()
     ]
-
-
-def split_half(pair: Pair, decoding: str, splits: int = 20) -> float:
-    """Spearman correlation of the layers' scores between two halves of the held-out prompts, mean over splits."""
-    arms = pair.sweep(decoding).scores(decoding).arms
-    scores = np.array([arms[name].mean(0) for name in arms if name != "full"])
-    rng, found = np.random.default_rng(0), []
-    for _ in range(splits):
-        order = rng.permutation(scores.shape[1])
-        half = len(order) // 2
-        found.append(agreement.spearman(scores[:, order[:half]].mean(1), scores[:, order[half:]].mean(1)))
-    return float(np.mean(found))
 
 
 def _paired(rows: dict[str, dict[str, dict[str, float]]], examples: dict[str, Example]) -> dict[str, Any]:

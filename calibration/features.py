@@ -15,22 +15,20 @@ from probes.table import LayerTable, varies
 
 _CLIP = 3.0  # standard deviations: one wild layer must not decide
 POSITION = ("depth", "depth squared", "depth cubed", "first layer", "last layer")
-RACE = ("race gain", "race gain against leader", "race place")
+RACE = ("race gain", "race gain of neighbours", "race gain curve")
 
 
 def features(table: LayerTable, race: Race | None, effort: str) -> dict[str, np.ndarray]:
     """Features of every layer by name, each (L,) with mean 0 within the policy.
 
-    Position, then each column of the effort's probes as standard scores of its logarithm (where it is positive) within
-    the policy, clipped at 3; a column that was not measured, or tells no layer from another, is 0. At effort "warmup"
-    also the race: gain over the base policy at the layer's last rung (in score, and as standard scores), and its place.
+    Position; the race (0 without one, see `race_features`); then each column of the effort's probes as standard scores
+    of its logarithm (where it is positive) within the policy, clipped at 3; a column that was not measured, or tells no
+    layer from another, is 0.
     """
-    found = position_features(table.n_layers)
+    found = position_features(table.n_layers) | race_features(race, table.n_layers)
     for name in list_columns("static" if effort == "static" else "probe"):
         if name != "relative_depth":
             found[name] = standard_scores(table.columns[name]) if name in table.columns else np.zeros(table.n_layers)
-    if effort == "warmup":
-        found |= race_features(race, table.n_layers)
     return found
 
 
@@ -42,14 +40,25 @@ def position_features(n_layers: int) -> dict[str, np.ndarray]:
 
 
 def race_features(race: Race | None, n_layers: int) -> dict[str, np.ndarray]:
-    """What the race says of every layer; layers that did not take part are given the mean of those that did."""
-    gains, behind, places = (np.full(n_layers, np.nan) for _ in range(3))
-    order = race.order() if race is not None else []
-    for place, layer in enumerate(order):
-        _, standing = race.last_of(layer)
-        gains[layer], behind[layer], places[layer] = standing.gain.value, standing.to_leader.value, -place
-    values = (gains, standard_scores(behind), standard_scores(places))
-    return {name: _filled(value) for name, value in zip(RACE, values, strict=True)}
+    """What the race says of every layer, as standard scores: its own, with those of its neighbours, along a curve.
+
+    A layer's figure is how far its better arm was behind the leader, mean over the rungs that it took part in. One such
+    figure is mostly noise, but contribution changes little from a layer to the next: the mean with the neighbours
+    (weights 1, 2, 1) and the quadratic in depth through all figures are much less so. Layers that did not take part are
+    given the mean of those that did.
+    """
+    behind: list[list[float]] = [[] for _ in range(n_layers)]
+    for rung in race.rungs if race is not None else []:
+        best: dict[int, float] = {}
+        for standing in rung.standings:
+            best.setdefault(standing.layer, standing.to_leader.value)
+        for layer, value in best.items():
+            behind[layer].append(value)
+    own = _filled(np.array([np.mean(values) if values else np.nan for values in behind]))
+    padded, depth = np.pad(own, 1, mode="edge"), relative_depth(n_layers)
+    around = (padded[:-2] + 2 * own + padded[2:]) / 4
+    curve = np.polyval(np.polyfit(depth, own, 2), depth) if n_layers > 3 else own
+    return dict(zip(RACE, map(standard_scores, (own, around, curve)), strict=True))
 
 
 def standard_scores(values: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from itertools import zip_longest
@@ -13,8 +14,9 @@ import click
 import torch
 from filelock import FileLock, Timeout
 
-from calibration.corpus.measuring import measure_full, measure_layers, measure_probes, measure_warmup
-from calibration.corpus.records import SMALL_POLICIES, Pair, package_versions, save_pair
+from calibration.corpus.measuring import measure_arm, measure_layers, measure_probes, measure_warmup
+from calibration.corpus.records import SMALL_POLICIES, Pair, load_pair, package_versions, save_pair
+from calibration.corpus.sets import measure_sets
 from calibration.protocol import Protocol, split_task
 from calibration.runs import score_both
 from calibration.zoo.pretraining import load_member
@@ -42,8 +44,9 @@ Wanted = tuple[Path, str]  # snapshot, task
 @click.argument("zoo", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=SMALL_POLICIES, help="[default: the package]")
 @click.option("--tasks", default=2, show_default=True, help="Most tasks of one snapshot.")
+@click.option("--sets", default=0, show_default=True, help="Then measure sets of layers on so many pairs.")
 @click.option("--threads", default=1, show_default=True)
-def main(zoo: Path, folder: Path, tasks: int, threads: int) -> None:
+def main(zoo: Path, folder: Path, tasks: int, sets: int, threads: int) -> None:
     """Measure every pair of the policies in ZOO that is not in the corpus yet, each kept when it is done.
 
     Several processes share the work: a pair that another one is at is left to it.
@@ -64,6 +67,12 @@ def main(zoo: Path, folder: Path, tasks: int, threads: int) -> None:
             continue
         what = "measured" if pair.is_whole else "no headroom"
         click.echo(f"{i} of {len(wanted)} {name}: {what}, {time.perf_counter() - start:.0f} s")
+    for snapshot, name in wanted_sets(wanted, folder, sets):
+        with FileLock(zoo / f".{name}.lock"):
+            pair, start = load_pair(folder / f"{name}.jsonl.gz"), time.perf_counter()
+            if not pair.layer_set_runs:
+                save_pair(add_sets(pair, snapshot), folder)
+                click.echo(f"{name}: sets of layers, {time.perf_counter() - start:.0f} s")
 
 
 def wanted_pairs(zoo: Path, tasks: int) -> list[Wanted]:
@@ -82,6 +91,29 @@ def wanted_pairs(zoo: Path, tasks: int) -> list[Wanted]:
     return [pair for turn in zip_longest(*rounds) for pair in turn if pair is not None]
 
 
+def wanted_sets(wanted: list[Wanted], folder: Path, most: int) -> list[tuple[Path, str]]:
+    """Snapshots and names of the pairs on which sets are measured: the first whole ones, a policy each."""
+    found: dict[str, tuple[Path, str]] = {}
+    for snapshot, task in wanted:
+        name = pair_name(snapshot, task)
+        if (folder / f"{name}.jsonl.gz").exists() and load_pair(folder / f"{name}.jsonl.gz").is_whole:
+            found.setdefault(snapshot.parent.name, (snapshot, name))
+    return list(found.values())[:most]
+
+
+def add_sets(pair: Pair, snapshot: Path) -> Pair:
+    """The pair with runs of several layers at once."""
+    policy, task = load_member(snapshot), make_task(pair.task)
+    runs = {run.key: record for run, record in measure_sets(pair, policy, task, split_task(task, PROTOCOL))}
+    return replace(pair, runs={**pair.runs, **runs})
+
+
+def make_task(skill: str) -> Task:
+    """The prompts of a skill as a task of RL."""
+    train, held_out = split_rows(rl_rows(skill), HELD_OUT_SHARE)
+    return Task(skill, train, held_out, exact, "exact", 1.0)
+
+
 @cache
 def guessed(skill: str) -> float:
     """Score of giving the commonest answer to every prompt."""
@@ -97,14 +129,13 @@ def pair_name(snapshot: Path, task: str) -> str:
 def measure_pair(snapshot: Path, skill: str) -> Pair:
     """The whole record of a snapshot on a task; without the sweep where full-parameter training shows no headroom."""
     policy = load_member(snapshot)
-    train, held_out = split_rows(rl_rows(skill), HELD_OUT_SHARE)
-    task = Task(skill, train, held_out, exact, "exact", 1.0)
+    task = make_task(skill)
     split = split_task(task, PROTOCOL)
     head = _head(snapshot, policy, task)
     began = time.perf_counter()
     base = score_both(policy, task, split, PROTOCOL, PROTOCOL.training.max_new_tokens)
     base["seconds"] = round(time.perf_counter() - began, 3)
-    runs = {run.key: record for run, record in measure_full(policy, task, split, PROTOCOL, base)}
+    runs = {run.key: record for run, record in measure_arm(policy, task, split, PROTOCOL, base, None)}
     scores = [run["validation"]["greedy"] for run in runs.values() if run["failed"] is None]
     pair = Pair(pair_name(snapshot, skill), head, base, runs)
     if not scores or max(scores) - base["validation"]["greedy"] < HEADROOM:

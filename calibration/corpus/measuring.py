@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from calibration.protocol import Protocol, Split
-from calibration.runs import FULL, Run, final_reward, perform, plain
+from calibration.runs import Run, arm_name, final_reward, perform, plain
 from calibration.sweep import Sweep
 from probes.measure import measure
 from probes.policy import Policy
@@ -27,17 +27,23 @@ _WARMUP_SEED = 101  # apart from those of the sweeps
 Note = Callable[[str], None]
 
 
-def measure_full(
-    policy: Policy, task: Task, split: Split, protocol: Protocol, base: dict[str, Any]
+def measure_arm(
+    policy: Policy,
+    task: Task,
+    split: Split,
+    protocol: Protocol,
+    base: dict[str, Any],
+    layers: tuple[int, ...] | None,
 ) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Full-parameter runs: every rate with the first seed, the others at the rates chosen under either decoding."""
+    """Runs of one arm, one after another: every rate with the first seed, the others at the rates chosen under either
+    decoding."""
     first, *others = protocol.seed_numbers
     records = {}
-    for run in [Run(None, first, rate) for rate in protocol.rates_of(FULL)]:
+    for run in [Run(layers, first, rate) for rate in protocol.rates_of(arm_name(layers))]:
         records[run.key] = _short(perform(policy, task, split, protocol, run))
         yield run, records[run.key]
-    for rate in sorted(chosen_rates(protocol, base, records, None)):
-        for run in [Run(None, seed, rate) for seed in others]:
+    for rate in sorted(chosen_rates(protocol, base, records, layers)):
+        for run in [Run(layers, seed, rate) for seed in others]:
             yield run, _short(perform(policy, task, split, protocol, run))
 
 

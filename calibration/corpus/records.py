@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.protocol import Protocol
+from calibration.reliability import reliability
 from calibration.runs import FULL, Run
 from calibration.sweep import Sweep
 from probes.errors import UsageError
@@ -90,6 +91,8 @@ def save_pair(pair: Pair, folder: Path = SMALL_POLICIES) -> Path:
     lines = [{"kind": "pair", "schema_version": SCHEMA_VERSION, "name": pair.name, **pair.head}]
     lines.append({"kind": "base", **pair.base})
     lines += [{"kind": "run", **pair.runs[key]} for key in pair.runs]
+    if pair.is_whole:
+        lines.append({"kind": "reliability", **reliability(pair)})  # computed from the runs: read back from them too
     lines += [{"kind": kind, **found} for kind in _PARTS if (found := getattr(pair, kind)) is not None]
     text = "".join(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,7 @@
 """What the corpus measures on a policy, against runs that are trained one after another."""
 
+import gzip
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +11,14 @@ from policies import model_state
 from calibration.corpus.measuring import (
     WARMUP_STEPS,
     chosen_rates,
-    measure_full,
+    measure_arm,
     measure_layers,
     measure_probes,
     measure_warmup,
 )
 from calibration.corpus.records import Pair, load_corpus, load_pair, save_pair
 from calibration.corpus.replay import replay_race
+from calibration.corpus.sets import measure_sets
 from calibration.protocol import Protocol, split_task
 from calibration.race import RaceRules
 from calibration.runs import Run, perform, score_both
@@ -37,7 +40,7 @@ PROTOCOL = Protocol(
 def measured(_tiny, sums):
     split, before = split_task(sums, PROTOCOL), model_state(_tiny.model)
     base = score_both(_tiny, sums, split, PROTOCOL, 4)
-    runs = {run.key: record for run, record in measure_full(_tiny, sums, split, PROTOCOL, base)}
+    runs = {run.key: record for run, record in measure_arm(_tiny, sums, split, PROTOCOL, base, None)}
     runs |= {run.key: record for run, record in measure_layers(_tiny, sums, split, PROTOCOL, base)}
     probes, warmup = measure_probes(_tiny, sums, PROTOCOL), measure_warmup(_tiny, sums, split, PROTOCOL)
     assert model_state(_tiny.model) == before
@@ -116,3 +119,20 @@ def test_an_arm_that_breaks_down_is_a_record_with_its_reason(tiny, sums):
     for record in runs.values():
         assert (record["failed"] is None) == ("validation" in record)
         assert record["failed"] is None or record["held_out"] is None
+
+
+def test_the_reliability_of_the_sweep_is_in_the_file(measured, tmp_path):
+    lines = gzip.decompress(save_pair(measured[0], tmp_path).read_bytes()).decode().splitlines()
+    found = next(line for line in map(json.loads, lines) if line["kind"] == "reliability")
+    for decoding in DECODINGS:
+        assert -1 <= found[decoding]["prompt_halves"] <= 1
+        assert found[decoding]["seeds"] == pytest.approx(measured[0].sweep(decoding).seed_agreement(decoding), abs=1e-4)
+
+
+def test_sets_of_layers_are_measured_beside_the_single_ones(measured, tiny, sums):
+    pair, split = measured
+    runs = dict(pair.runs)
+    runs |= {run.key: record for run, record in measure_sets(pair, tiny, sums, split)}
+    found = replace(pair, runs=runs)
+    assert {len(run["layers"]) for run in found.layer_set_runs} == {2, 3, 5}
+    assert found.sweep("greedy").results("greedy").keys() == pair.sweep("greedy").results("greedy").keys()
