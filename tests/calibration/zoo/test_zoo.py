@@ -8,7 +8,16 @@ import torch
 
 from calibration.zoo import pretraining
 from calibration.zoo.families import FAMILIES
-from calibration.zoo.pretraining import Member, encode, greedy_accuracy, make_model, make_tokenizer, pretrain
+from calibration.zoo.pretraining import (
+    Member,
+    encode,
+    greedy_accuracy,
+    load_member,
+    make_model,
+    make_tokenizer,
+    pretrain,
+)
+from calibration.zoo.roster import ROSTER
 from calibration.zoo.skills import SKILLS, draw, is_for_rl
 from probes.policy import load_policy
 from probes.stack import find_stack
@@ -77,9 +86,31 @@ def test_a_member_is_taught_and_kept_when_a_skill_is_half_learnt(tmp_path, monke
     snapshots = pretrain(member, tmp_path, max_steps=200, on_note=notes.append)
     assert list(snapshots) == ["seven"]
     made = json.loads((snapshots["seven"] / "made.json").read_text())
-    assert made["greedy"] >= pretraining.TARGET
+    assert made["greedy"]["seven"] >= pretraining.TARGET
     policy = load_policy(str(snapshots["seven"]), device="cpu")
     probes = draw("seven", 100, random.Random("probe seven"), for_rl=True)
-    assert greedy_accuracy(policy.model, policy.tokenizer, probes) == pytest.approx(made["greedy"], abs=0.2)
+    assert greedy_accuracy(policy.model, policy.tokenizer, probes) == pytest.approx(made["greedy"]["seven"], abs=0.2)
     assert load_task(data=str(snapshots["seven"] / "rl.jsonl"), reward="exact").max_reward == 1
     assert pretrain(member, tmp_path, max_steps=0) == snapshots  # not taught again
+
+
+def test_the_roster_is_as_varied_as_it_says():
+    families = {member.family for member in ROSTER}
+    assert families == set(FAMILIES)
+    assert all(len([m for m in ROSTER if m.family == family]) == 2 for family in families)
+    depths, widths = ({getattr(m, name) for m in ROSTER} for name in ("n_layers", "width"))
+    assert (min(depths), max(depths)) == (4, 16)
+    assert len(widths) >= 3
+    assert len({m.seed for m in ROSTER}) >= 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_snapshot_is_loaded_with_the_tokenizer_it_was_taught_with(family, tmp_path):
+    """`AutoTokenizer` exchanges it for Qwen2, which then reads prompts without their spaces."""
+    tokenizer = make_tokenizer()
+    make_model(Member(family, 2, 32), tokenizer).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    text = "max 731 256="
+    policy = load_member(tmp_path)
+    assert policy.tokenizer(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert policy.n_layers == 2
