@@ -47,7 +47,8 @@ def predict(predictor: Predictor, table: LayerTable, race: Race | None) -> Predi
         "families": predictor.families,
         "data_sha256": predictor.data_hash,
     }
-    return Predicted(predictor.predict(as_matrix(found), race.far_behind() if race else ()), by)
+    behind, steps = (race.far_behind(), [rung.step for rung in race.rungs]) if race else ((), None)
+    return Predicted(predictor.predict(as_matrix(found), behind, steps), by)
 
 
 def own_pairs(place: str | Path | None) -> list[Path]:

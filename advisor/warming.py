@@ -9,7 +9,7 @@ from typing import Any
 
 from advisor.environment import available_memory_bytes
 from calibration.protocol import Protocol, split_task
-from calibration.race import Race, RaceRules, run_race
+from calibration.race import CALIBRATED, Race, RaceRules, run_race
 from probes.errors import UsageError
 from probes.memory import Memory
 from probes.peak_memory import release_free_memory
@@ -36,7 +36,7 @@ class Warmup:
 
     protocol: Protocol = field(default_factory=Protocol)
     rates: tuple[float, ...] = WARMUP_RATES
-    rules: RaceRules = field(default_factory=RaceRules)
+    rules: RaceRules = CALIBRATED
     budget: float | None = None
     on_base: bool = True
 

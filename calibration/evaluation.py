@@ -8,7 +8,7 @@ of that family (task) are predicted. Writes ``evaluation.json`` with every figur
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,15 @@ from calibration.baselines import (
 from calibration.contribution import LEVEL
 from calibration.corpus.records import SMALL_POLICIES, Pair, load_corpus
 from calibration.corpus.replay import replay_race
-from calibration.examples import Example, make_examples
+from calibration.examples import Example, make_examples, published_examples
 from calibration.features import POSITION
 from calibration.fitting import feature_names
 from calibration.predictor import Prediction, Predictor, choose_candidate
-from calibration.race import RaceRules
+from calibration.race import CALIBRATED
 from calibration.reliability import split_half
 from probes.registry import DECODINGS, EFFORTS
 
-RULES = RaceRules()
+RULES = CALIBRATED
 _DRAWS = 2000
 
 
@@ -59,10 +59,11 @@ def left_out(
     decoding: str,
     unit: Callable[[Example], str],
 ) -> list[Case]:
-    """Every example predicted by a predictor that was chosen and fitted without those of its `unit`."""
-    cases = []
+    """Every example predicted by a predictor that was chosen and fitted without those of its `unit`; published sweeps
+    are always fitted on."""
+    cases, published = [], published_examples(effort, decoding)
     for name in sorted({unit(example) for example in examples}):
-        others = [example for example in examples if unit(example) != name]
+        others = [example for example in examples if unit(example) != name] + published
         candidate, _ = choose_candidate(others)
         predictor = Predictor(effort, decoding, candidate, names, others)
         for example in examples:
@@ -116,6 +117,7 @@ def evaluate(
     by_name = {pair.name: pair for pair in pairs}
     found: dict[str, Any] = {"pairs": len(pairs), "whole": sum(pair.is_whole for pair in pairs)}
     found["rules"] = {"rungs": list(RULES.rungs), "prompts": RULES.prompts, "keep": RULES.keep, "z": RULES.z}
+    found["published"] = on_published(pairs)
     for decoding in decodings:
         found[decoding] = _under(decoding, pairs, by_name, say)
     return found
@@ -162,9 +164,9 @@ def _under(
                     cost = _effort_share(case.pair, effort, decoding)
                     add(f"advisor, {effort}", case.example, judge(case.prediction.placed, case.example), cost)
     curve = make_examples(whole, "static", decoding)
-    curve = [Example(**{**vars(e), "x": e.x[:, : len(POSITION)]}) for e in curve]
+    curve = with_position_alone(curve)
     for family in sorted({e.family for e in curve}):
-        others = [e for e in curve if e.family != family]
+        others = [e for e in curve if e.family != family] + with_position_alone(published_examples("static", decoding))
         predictor = Predictor("static", decoding, "depth curve", POSITION, others)
         for example in (e for e in curve if e.family == family):
             add("depth curve of other families", example, judge(predictor.advantage(example.x), example), 0.0)
@@ -196,6 +198,39 @@ def _under(
             "regret_floor": with_interval([agreement.noise_regret(e.contribution, e.noise) for e in static], members),
         },
     }
+
+
+def with_position_alone(examples: Sequence[Example]) -> list[Example]:
+    """The same examples with the features of position only."""
+    return [replace(example, x=example.x[:, : len(POSITION)]) for example in examples]
+
+
+def on_published(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """How position, as fitted, does on the published sweeps: by the zoo alone, and by the zoo and the other models.
+
+    Regret is over the layers that were measured. "published curve" is `calibration.depth_prior` without the model.
+    """
+    zoo = with_position_alone(make_examples(pairs, "static", "greedy"))
+    models = with_position_alone(published_examples("static", "greedy"))
+    found: dict[str, Any] = {}
+    for model in models:
+        others = [other for other in models if other.name != model.name]
+        layers = model.x[:, 0]  # relative depth, up to a constant
+        scores = {
+            "the zoo alone": Predictor("static", "greedy", "depth curve", POSITION, zoo).advantage(model.x),
+            "the zoo and the other models": Predictor(
+                "static", "greedy", "depth curve", POSITION, zoo + others
+            ).advantage(model.x),
+            "first measured layer": -layers,
+            "nearest to the middle": -np.abs(layers - (layers.max() + layers.min()) / 2),
+        }
+        for name, values in scores.items():
+            regret = agreement.regret(values, model.contribution)
+            rho = agreement.spearman(values, model.contribution)
+            found.setdefault(name, {})[model.member] = {"regret": round(regret, 4), "spearman": round(rho, 4)}
+        chance = agreement.expected_regret(model.contribution)
+        found.setdefault("random layer", {})[model.member] = {"regret": round(chance, 4), "spearman": 0.0}
+    return found
 
 
 def _add_baseline(baseline: Baseline, pair: Pair, decoding: str, example: Example, add: Callable) -> None:

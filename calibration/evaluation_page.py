@@ -4,6 +4,8 @@ import io
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from probes.registry import DECODINGS, EFFORTS
 
 _OWN, _OTHER, _GREY = "#0b6e99", "#b0682a", "#8a8f98"
@@ -43,6 +45,10 @@ def table(found: dict[str, Any]) -> str:
         for name, against in part["paired"].items():
             if name != "best_baseline":
                 lines.append(f"{name} loses {_interval(against[best], 3, sign=True)} C less than {best}")
+    lines += ["", "published sweeps (arXiv 2607.01232), regret in C over the layers measured, mean over models:"]
+    for name, by_model in found["published"].items():
+        regret, rho = (np.mean([m[figure] for m in by_model.values()]) for figure in ("regret", "spearman"))
+        lines.append(f"{name:40} {regret:.3f}  Spearman {rho:+.2f}")
     return "\n".join(lines)
 
 
@@ -75,6 +81,20 @@ def page(found: dict[str, Any]) -> str:
             _html_table(part),
             _predictors(part),
         ]
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td>"
+        + "".join(f"<td>{m['regret']:.2f} ({m['spearman']:+.2f})</td>" for m in by_model.values())
+        + f"<td>{np.mean([m['regret'] for m in by_model.values()]):.3f}</td></tr>"
+        for name, by_model in found["published"].items()
+    )
+    models = next(iter(found["published"].values()))
+    head = "".join(f"<th>{escape(model.rsplit('/', 1)[-1])}</th>" for model in models)
+    parts += [
+        "<h2>On the published sweeps of real models</h2>",
+        "<p>Position as fitted on small policies, on the seven models of arXiv 2607.01232: regret in C over the ",
+        "layers that were measured there (Spearman).</p>",
+        f"<table><tr><th>position by</th>{head}<th>mean regret</th></tr>{rows}</table>",
+    ]
     return "\n".join(parts) + "\n"
 
 

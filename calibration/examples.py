@@ -7,13 +7,16 @@ import numpy as np
 
 from calibration.corpus.records import Pair
 from calibration.corpus.replay import replay_race
+from calibration.depth_prior import published_sweeps
 from calibration.features import as_matrix, features
-from calibration.race import NORMAL, RaceRules
+from calibration.race import CALIBRATED, NORMAL, RaceRules
 from calibration.runs import FULL, arm_name
+from probes.table import LayerTable
 
 # Of the full-parameter gain, the least that the lower end of its 90 % interval must reach: below, contributions are
 # ratios to something that is hardly known.
 SURE_SHARE = 0.5
+PUBLISHED = "published (Qwen)"  # one family: all seven models are of one lineage
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Example:
 
     ``x`` (L, F) are features, ``by_seed`` (S, L) contributions C against the same full-parameter gain, ``gain`` that
     gain in score, ``noise`` (L,) the standard error of C over prompts and seeds, ``behind`` the layers that the
-    race ruled out (`Race.far_behind`).
+    race ruled out (`Race.far_behind`). Of a published sweep not every layer of the ``stack`` need be there.
     """
 
     name: str
@@ -34,6 +37,12 @@ class Example:
     gain: float
     noise: np.ndarray
     behind: frozenset[int] = frozenset()
+    stack: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every layer of the stack was measured."""
+        return self.n_layers == self.stack
 
     @property
     def n_layers(self) -> int:
@@ -57,7 +66,7 @@ class Example:
 
 def make_examples(pairs: Sequence[Pair], effort: str, decoding: str, rules: RaceRules | None = None) -> list[Example]:
     """Examples of the pairs whose full-parameter gain is well known under `decoding`; races are replayed by `rules`."""
-    found = [make_example(pair, effort, decoding, rules or RaceRules()) for pair in pairs if pair.is_whole]
+    found = [make_example(pair, effort, decoding, rules or CALIBRATED) for pair in pairs if pair.is_whole]
     return [example for example in found if example is not None]
 
 
@@ -84,4 +93,34 @@ def make_example(pair: Pair, effort: str, decoding: str, rules: RaceRules) -> Ex
         gain.value,
         half_widths / NORMAL / gain.value,
         frozenset(race.far_behind()) if race else frozenset(),
+        pair.n_layers,
     )
+
+
+def published_examples(effort: str, decoding: str) -> list[Example]:
+    """The sweeps of arXiv 2607.01232: position is all that is known of their layers, so other features are 0.
+
+    They are scored greedily, and have one seed. Features and contributions are taken against the layers that were
+    measured, of which there are few in most.
+    """
+    if decoding != "greedy":
+        return []
+    found = []
+    for sweep in published_sweeps():
+        table = LayerTable(sweep["n_layers"])
+        x = as_matrix(features(table, None, effort))[[entry["layer"] for entry in sweep["layers"]]]
+        contributions = np.array([entry["contribution"] for entry in sweep["layers"]], dtype=float)
+        found.append(
+            Example(
+                f"{PUBLISHED}: {sweep['model']}",
+                sweep["model"],
+                PUBLISHED,
+                sweep["data"],
+                x - x.mean(0),
+                contributions[None],
+                (sweep["full"] - sweep["base"]) / 100,
+                np.zeros(len(x)),
+                stack=sweep["n_layers"],
+            )
+        )
+    return found

@@ -14,7 +14,15 @@ from probes.registry import list_columns
 from probes.table import LayerTable, varies
 
 _CLIP = 3.0  # standard deviations: one wild layer must not decide
-POSITION = ("depth", "depth squared", "depth cubed", "first layer", "last layer")
+POSITION = (
+    "depth",
+    "depth squared",
+    "depth cubed",
+    "first layer",
+    "last layer",
+    "depth by length",
+    "depth squared by length",
+)
 RACE = ("race gain", "race gain of neighbours", "race gain curve")
 
 
@@ -33,9 +41,13 @@ def features(table: LayerTable, race: Race | None, effort: str) -> dict[str, np.
 
 
 def position_features(n_layers: int) -> dict[str, np.ndarray]:
-    """Powers of relative depth, and whether a layer is at an end of the stack."""
+    """Powers of relative depth, whether a layer is at an end of the stack, and how the curve changes with its length.
+
+    Length counts in doublings from 8 layers: short stacks and long ones have other profiles.
+    """
     depth, ends = relative_depth(n_layers), np.eye(n_layers)[[0, -1]]
-    values = (depth, depth**2, depth**3, *ends)
+    length = np.log2(n_layers / 8)
+    values = (depth, depth**2, depth**3, *ends, length * depth, length * depth**2)
     return {name: value - value.mean() for name, value in zip(POSITION, values, strict=True)}
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from calibration.corpus.records import Pair
 from calibration.corpus.replay import replay_race
-from calibration.examples import make_examples
+from calibration.examples import make_examples, published_examples
 from calibration.features import features
 from calibration.predictor import Predictor, choose_candidate
-from calibration.race import RaceRules
+from calibration.race import CALIBRATED
 from probes.registry import DECODINGS, EFFORTS
 
 
@@ -31,7 +31,7 @@ def fit_predictors(
     found = []
     for decoding in DECODINGS:
         for effort in EFFORTS:
-            examples = make_examples(pairs, effort, decoding)
+            examples = make_examples(pairs, effort, decoding) + published_examples(effort, decoding)
             candidate, errors = choose_candidate(examples)
             predictor = Predictor(effort, decoding, candidate, feature_names(pairs, effort, decoding), examples)
             fitted = Fitted(predictor, errors)
@@ -45,5 +45,5 @@ def fit_predictors(
 def feature_names(pairs: Sequence[Pair], effort: str, decoding: str) -> list[str]:
     """Names of the features at an effort, in order."""
     pair = next(pair for pair in pairs if pair.is_whole)
-    race = replay_race(pair, decoding, RaceRules()) if effort == "warmup" else None
+    race = replay_race(pair, decoding, CALIBRATED) if effort == "warmup" else None
     return list(features(pair.table, race, effort))

@@ -20,6 +20,8 @@ import numpy as np
 from calibration.candidates import CANDIDATES
 from calibration.contribution import LEVEL
 from calibration.examples import Example
+from calibration.features import POSITION
+from calibration.race import CALIBRATED
 from probes.errors import UsageError
 
 SCHEMA_VERSION = 1
@@ -85,12 +87,20 @@ SHIPPED = Path(__file__).parent / "predictors"
 class Predictor:
     """A predictor for one effort and decoding, fitted on `examples` by the candidate of this name.
 
-    ``names`` are the features in their order. Fitting is done when first needed and takes about a second.
+    ``names`` are the features in their order, ``race_steps`` the rungs of the races that they come from. Fitting is
+    done when first needed and takes about a second.
     """
 
     def __init__(
-        self, effort: str, decoding: str, candidate: str, names: Sequence[str], examples: Sequence[Example]
+        self,
+        effort: str,
+        decoding: str,
+        candidate: str,
+        names: Sequence[str],
+        examples: Sequence[Example],
+        race_steps: Sequence[int] = CALIBRATED.rungs,
     ) -> None:
+        self.race_steps = list(race_steps)
         self.effort, self.decoding, self.candidate = effort, decoding, candidate
         self.names, self.examples = list(names), list(examples)
 
@@ -130,11 +140,13 @@ class Predictor:
         """SHA-256 of the examples."""
         return hashlib.sha256(json.dumps([_plain(e) for e in self.examples]).encode()).hexdigest()
 
-    def predict(self, x: np.ndarray, behind: Collection[int] = ()) -> Prediction:
+    def predict(
+        self, x: np.ndarray, behind: Collection[int] = (), race_steps: Sequence[int] | None = None
+    ) -> Prediction:
         """What to expect of the layers with features `x` (L, F).
 
-        `behind` are layers that a race has shown to be beaten beyond doubt: they come last, and none is best. Raises
-        `UsageError` for another number of features.
+        `behind` are layers that a race has shown to be beaten beyond doubt: they come last, and none is best.
+        `race_steps` are its rungs. Raises `UsageError` for another number of features.
         """
         behind = frozenset(behind) if len(set(behind)) < len(x) else frozenset()
         if x.shape[1] != len(self.names):
@@ -142,6 +154,11 @@ class Predictor:
         rows, advantage = with_sweep(x, -1), self.advantage(x)
         ends = self._conformal.predict_interval(rows)[1][:, :, 0]
         unlike, factor = self._unlike(x)
+        if race_steps and list(race_steps) != self.race_steps[: len(race_steps)]:
+            unlike.append(
+                f"a race scored after {_listed(race_steps)} steps (the corpus has {_listed(self.race_steps)})"
+            )
+            factor += 0.25 * (1 + abs(np.log2(race_steps[-1] / self.race_steps[-1])))
         below = np.maximum(advantage - ends[:, 0], 0.0)
         above = np.maximum(ends[:, 1] - advantage, 0.0)
         p_best, p_top3 = self._chances(x, behind)
@@ -182,9 +199,11 @@ class Predictor:
 
     @cached_property
     def _errors(self) -> list[np.ndarray]:
-        """Of every example, measured less predicted advantage (L,) where its family was left out."""
+        """Of every whole sweep, measured less predicted advantage (L,) where its family was left out."""
         found = []
         for example in self.examples:
+            if not example.is_whole:
+                continue
             own = self._left_out[example.family].predict(with_sweep(example.x, -1))
             found.append(example.advantage - (own - own.mean()))
         return found
@@ -207,8 +226,9 @@ class Predictor:
     @cached_property
     def _level(self) -> tuple[float, float]:
         """Mean contribution of the layers of a sweep, and half the width of its interval for another policy."""
-        by_member = [np.mean([e.level for e in self.examples if e.member == m]) for m in self.members]
-        distances = np.abs(np.array([e.level for e in self.examples]) - np.mean(by_member))
+        whole = [e for e in self.examples if e.is_whole]
+        by_member = [np.mean([e.level for e in whole if e.member == m]) for m in sorted({e.member for e in whole})]
+        distances = np.abs(np.array([e.level for e in whole]) - np.mean(by_member))
         n = len(distances)
         return float(np.mean(by_member)), float(np.quantile(distances, min(1.0, LEVEL * (n + 1) / n)))
 
@@ -230,13 +250,14 @@ class Predictor:
     def _unlike(self, x: np.ndarray) -> tuple[list[str], float]:
         """What is outside the range of the corpus, and the factor on the intervals for it."""
         found, factor = [], 1.0
-        lengths = [e.n_layers for e in self.examples]
+        lengths = [e.stack for e in self.examples]
         if not min(lengths) <= len(x) <= max(lengths):
             found.append(f"{len(x)} layers (the corpus has {min(lengths)} to {max(lengths)})")
             factor += abs(np.log2(len(x) / np.clip(len(x), min(lengths), max(lengths))))
         seen = np.concatenate([e.x for e in self.examples])
         low, high = seen.min(0), seen.max(0)
         beyond = np.maximum(low - x.min(0), x.max(0) - high) / np.maximum(high - low, 1e-12)
+        beyond[: len(POSITION)] = 0.0  # follows from the length
         for i in np.flatnonzero(beyond > 0.05):  # of the range: what is hardly outside is not worth a word
             found.append(
                 f"{self.names[i]} from {x[:, i].min():.2g} to {x[:, i].max():.2g} ({low[i]:.2g} to {high[i]:.2g})"
@@ -252,6 +273,7 @@ class Predictor:
             "decoding": self.decoding,
             "candidate": self.candidate,
             "features": self.names,
+            "race_steps": self.race_steps,
             "data_sha256": self.data_hash,
             "examples": [_plain(example) for example in self.examples],
         }
@@ -271,7 +293,8 @@ class Predictor:
                     "it again with advisor calibrate."
                 )
             examples = [_example(example) for example in told["examples"]]
-            found = cls(told["effort"], told["decoding"], told["candidate"], told["features"], examples)
+            names = ("effort", "decoding", "candidate", "features")
+            found = cls(*(told[name] for name in names), examples, told["race_steps"])
             known, same = told["candidate"] in CANDIDATES, told["data_sha256"] == found.data_hash
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
@@ -328,6 +351,12 @@ def choose_candidate(examples: Sequence[Example]) -> tuple[str, dict[str, float]
     return name, {name: float(values.mean()) for name, values in errors.items()}
 
 
+def _listed(steps: Sequence[int]) -> str:
+    """ "8 and 16" """
+    *others, last = map(str, steps)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _plain(example: Example) -> dict[str, Any]:
     return {
         "name": example.name,
@@ -337,6 +366,7 @@ def _plain(example: Example) -> dict[str, Any]:
         "x": np.round(example.x, 6).tolist(),
         "by_seed": np.round(example.by_seed, 6).tolist(),
         "gain": round(example.gain, 6),
+        "stack": example.stack,
         "noise": np.round(example.noise, 6).tolist(),
     }
 

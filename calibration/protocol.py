@@ -34,7 +34,7 @@ class Protocol:
     rate_by: str = "first_seed"
     decoding: str = "greedy"
     held_out: int = 256
-    validation: int = 128
+    validation: int = 256
     sampled_completions: int = 4
     engine: str = "native"
     known_rates: dict[str, float] = field(default_factory=dict)

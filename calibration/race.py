@@ -62,6 +62,11 @@ class RaceRules:
                 raise UsageError(f"The race's {name} {value} are not allowed: they must be {rule}.")
 
 
+# What the shipped predictors know: one early rung is mostly noise, and halving on it loses good layers
+# (`calibration.evaluation`).
+CALIBRATED = RaceRules(rungs=(8, 16), prompts=256)
+
+
 def rungs_up_to(steps: int) -> tuple[int, ...]:
     """Doubling rungs that end at `steps`: 8 gives (2, 4, 8), 10 gives (2, 5, 10)."""
     found = [steps]

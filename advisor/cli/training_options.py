@@ -47,7 +47,7 @@ def training_options(function: Callable) -> Callable:
         ),
         click.option(
             "--validation",
-            default=128,
+            default=256,
             show_default=True,
             help="Prompts that rates are chosen and warm-ups scored on, at most a fifth of the training prompts.",
         ),
@@ -95,7 +95,9 @@ def race_options(function: Callable) -> Callable:
     """The race of effort warmup."""
     options = [
         click.option(
-            "--race-steps", type=int, help="Longest warm-up in steps [default: 8, or --steps without --verify]."
+            "--race-steps",
+            type=int,
+            help="Longest warm-up in steps [default: 16, 8 with a budget, or --steps without --verify].",
         ),
         click.option(
             "--race-budget",
@@ -121,7 +123,7 @@ def race_options(function: Callable) -> Callable:
 def make_warmup(arguments: dict[str, Any], prove: bool, context: click.Context) -> "Warmup":
     """The race that the command line describes; without a verification, --steps and --budget are the race's."""
     from advisor.warming import Warmup
-    from calibration.race import RaceRules, rungs_up_to
+    from calibration.race import CALIBRATED, rungs_up_to
 
     steps, budget, on = arguments["race_steps"], arguments["race_budget"], arguments["race_on"]
     if not prove:
@@ -134,7 +136,9 @@ def make_warmup(arguments: dict[str, Any], prove: bool, context: click.Context) 
         raise unknown_name("race-on", on, ("base", "own"), "Pass one of these as --race-on.")
     if arguments["validation"] < 2:
         raise UsageError(f"--validation {arguments['validation']} is too few for a race: give at least 2.")
-    rules = RaceRules(prompts=arguments["validation"])
+    if steps is None and budget is not None:
+        steps = 8  # a budget is better spent on more layers than on longer warm-ups
+    rules = replace(CALIBRATED, prompts=arguments["validation"])
     return Warmup(
         make_options({**arguments, "budget": None, "engine": "native", "trl_options": ()}).protocol,
         _rates(arguments["race_rates"], "--race-rates"),

@@ -25,7 +25,7 @@ def predictor(planted):
     return Predictor("probe", "greedy", "ridge", feature_names(planted, "probe", "greedy"), examples)
 
 
-@pytest.mark.parametrize("candidate", [name for name in CANDIDATES if name != "depth curve"])
+@pytest.mark.parametrize("candidate", [name for name in CANDIDATES if not name.startswith("depth")])
 def test_every_candidate_finds_a_planted_effect_in_a_family_it_has_not_seen(planted, candidate):
     examples = make_examples(planted, "probe", "greedy")
     model = fit(candidate, [e for e in examples if e.family != "family0"])
@@ -94,6 +94,10 @@ def test_what_the_corpus_has_not_seen_is_said_and_widens_the_intervals(predictor
     assert any("fisher" in what for what in said.unlike)
     width = lambda p: (p.advantage_high - p.advantage_low)[1:].mean()  # noqa: E731
     assert width(said) > 1.5 * width(plain)
+    short = predictor.predict(x, race_steps=(2, 4))
+    assert short.unlike == ["a race scored after 2 and 4 steps (the corpus has 8 and 16)"]
+    assert width(short) > width(plain)
+    assert predictor.predict(x, race_steps=(8,)).unlike == []  # one layer was left
     long = predictor.predict(np.repeat(x, 4, axis=0))
     assert any("32 layers (the corpus has 8 to 8)" in what for what in long.unlike)
     assert width(long) > 2 * width(plain)
