@@ -61,15 +61,18 @@ def report(model: str, runs: dict, found: dict) -> None:
     if results is None:
         last_line("recommend", model=model, efforts=figures)
         return
-    names = ["score", *results[0]["layers"][0]["probes"]]
+    names = ["contribution", *results[0]["layers"][0]["probes"]]
     for name in names:
-        values = [[la["score"] if name == "score" else la["probes"][name] for la in r["layers"]] for r in results]
+        values = [
+            [la["contribution"] if name == "contribution" else la["probes"][name] for la in r["layers"]]
+            for r in results
+        ]
         if np.ptp(values[0]) > 0 and len(values) > 1:
             pairs = [float(spearmanr(a, b).statistic) for a, b in itertools.combinations(values, 2)]
             agreement[name] = spread(pairs)
     print("\nSpearman correlation over layers between seeds (other prompts, other samples), and with depth")
     for name, values in agreement.items():
-        depth = results[0]["probes"][name]["depth_correlation"] if name != "score" else None
+        depth = results[0]["probes"][name]["depth_correlation"] if name != "contribution" else None
         shown = f"{depth:6.2f}" if depth is not None else "     –"
         print(f"{name:20} {values['median']:5.2f} ({values['min']:.2f} to {values['max']:.2f})  depth {shown}")
     reward = results[0]["reward"]
