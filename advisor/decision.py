@@ -125,7 +125,8 @@ def judge_prediction(predicted: "Predicted", race: "Race | None" = None) -> Verd
         f"from {by['sweeps']} sweeps of {by['policies']} policies ({len(by['families'])} model families)."
     )
     if said.unlike:
-        text += f" The sweeps have nothing like {'; '.join(said.unlike)}: intervals are wider for it."
+        more = f"; {len(said.unlike) - 2} more in the report" if len(said.unlike) > 2 else ""
+        text += f" The sweeps have nothing like {'; '.join(said.unlike[:2])}{more}: intervals are wider for it."
     if race is not None and race.winner is not None:
         rung, winner = race.rungs[-1], race.winner
         text += (

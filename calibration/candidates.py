@@ -69,6 +69,9 @@ def _trees():
     return _columns(slice(1, None), trees)
 
 
+USED = {"depth curve": len(POSITION), "depth and race": len(POSITION) + len(RACE)}
+"""How many of the features a candidate looks at, where not all."""
+
 CANDIDATES: dict[str, Callable[[], BaseEstimator]] = {
     "depth curve": lambda: _ridge(1.0, _POSITIONS),
     "depth and race": lambda: _ridge(30.0, _RACES),

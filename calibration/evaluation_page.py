@@ -2,6 +2,7 @@
 
 import io
 from html import escape
+from math import log10
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,9 @@ def page(found: dict[str, Any]) -> str:
     """The whole page, with inline SVG: no script, no network."""
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>How good is the advisor's predictor?</title>",
-        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1d2129}"
-        "table{border-collapse:collapse;font-size:14px;width:100%}td,th{padding:.25rem .6rem;text-align:right;"
+        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:80rem;margin:2rem auto;padding:0 1rem;color:#1d2129}"
+        "table{border-collapse:collapse;font-size:14px;width:100%}"
+        "td,th{white-space:nowrap;padding:.25rem .6rem;text-align:right;"
         "border-bottom:1px solid #e3e5e8}td:first-child,th:first-child{text-align:left}tr.own{font-weight:600;"
         "color:#0b6e99}svg{width:100%;height:auto}h2{margin-top:2.5rem}p.note{color:#555}</style>",
         "<h1>How good is the advisor's predictor?</h1>",
@@ -167,8 +169,8 @@ def _plots(part: dict[str, Any]) -> str:
             if own:
                 cost.plot([x, x], [m["regret"]["low"], m["regret"]["high"]], color=color, linewidth=1)
             height = y
-            while any(abs(height - h) < 0.011 and abs(_log(x) - _log(at)) < 1.4 for at, h in placed):
-                height += 0.004
+            while any(abs(height - h) < 0.019 and abs(log10(x / at)) < 1.4 for at, h in placed):
+                height += 0.005
             placed.append((x, height))
             cost.annotate(name, (x, y), (x * 1.15, height), fontsize=7, color=color, va="center")
         cost.set_xscale("log")
@@ -189,12 +191,6 @@ def _plots(part: dict[str, Any]) -> str:
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()[out.getvalue().index("<svg") :]
-
-
-def _log(value: float) -> float:
-    from math import log10
-
-    return log10(value)
 
 
 def _interval(estimate: dict[str, float], digits: int = 3, sign: bool = False) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.candidates import CANDIDATES
+from calibration.candidates import CANDIDATES, USED
 from calibration.contribution import LEVEL
 from calibration.examples import Example
 from calibration.features import POSITION
@@ -258,12 +258,12 @@ class Predictor:
         low, high = seen.min(0), seen.max(0)
         beyond = np.maximum(low - x.min(0), x.max(0) - high) / np.maximum(high - low, 1e-12)
         beyond[: len(POSITION)] = 0.0  # follows from the length
+        beyond[USED.get(self.candidate, len(beyond)) :] = 0.0
         for i in np.flatnonzero(beyond > 0.05):  # of the range: what is hardly outside is not worth a word
             found.append(
                 f"{self.names[i]} from {x[:, i].min():.2g} to {x[:, i].max():.2g} ({low[i]:.2g} to {high[i]:.2g})"
             )
-            factor += beyond[i]
-        return found, float(factor)
+        return found, float(factor + beyond.max(initial=0.0))
 
     def save(self, file: Path) -> None:
         """Write the predictor as compressed JSON: the examples and the name of what is fitted on them."""

@@ -23,7 +23,9 @@ def markdown_report(recommendation: "Recommendation") -> str:
     if line := wording.reward_line(rec):
         lines += ["## Rollouts", "", line, ""]
     if rec.verdict.has_ranking:
-        lines += ["## Ranking", "", f"Predictor: {wording.predictor_line(rec)}.", "", *_table(rec), ""]
+        lines += ["## Ranking", "", f"Predictor: {wording.predictor_line(rec)}.", ""]
+        lines += [f"- Outside what it was fitted on: {what}." for what in rec.predicted.prediction.unlike]
+        lines += ["", *_table(rec), ""]
     if rec.known:
         lines += ["## Known sweeps", "", *(f"- {line}" for line in wording.known_lines(rec)), ""]
     if rec.race is not None and rec.race.rungs:

@@ -1,7 +1,7 @@
 """Makes the README's pictures from real runs, going on with the ones that the commands left here.
 
 python tests/data/make_picture.py                # of advisor recommend smollm2-135m
-python tests/data/make_picture.py race DIR       # of advisor recommend smollm2-135m --effort warmup --budget 5m
+python tests/data/make_picture.py race DIR       # of ... --effort warmup --budget 5m --validation 128
 python tests/data/make_picture.py verify DIR     # of the verification of the recommendation in DIR
 """
 
@@ -28,9 +28,11 @@ def main() -> None:
         title = "advisor verify --from DIR --also 2,28 --steps 10 --seeds 2"
         save(console, title, "verify.svg")
     elif sys.argv[1:2] == ["race"]:
-        raced = {"effort": "warmup", "warmup": advisor.Warmup(budget=300), "output_dir": sys.argv[2]}
+        rules = advisor.RaceRules(rungs=(2, 4, 8), prompts=128)
+        warmup = advisor.Warmup(advisor.Protocol(validation=128), rules=rules, budget=300)
+        raced = {"effort": "warmup", "warmup": warmup, "output_dir": sys.argv[2]}
         print_recommendation(advisor.recommend("smollm2-135m", **raced), console)
-        save(console, "advisor recommend smollm2-135m --effort warmup --budget 5m", "race.svg")
+        save(console, "advisor recommend smollm2-135m --effort warmup --budget 5m --validation 128", "race.svg")
     else:
         print_recommendation(advisor.recommend("smollm2-135m", output_dir=default_folder), console)
         save(console, "advisor recommend smollm2-135m", "recommend.svg")
