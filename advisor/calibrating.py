@@ -89,14 +89,16 @@ def _measured(
     training = replace(protocol.training, base_steps=0)
     protocol = replace(protocol, training=training)
     split = split_task(task, protocol)
-    records = [entry["value"] for entry in journal if entry["kind"] == "run"]
+    # A mended reward leaves the runs of the one before in the journal: keys begin with the reward's fingerprint.
+    last = [entry for entry in journal if entry["kind"] == "base"][-1]
+    records = [e["value"] for e in journal if e["kind"] == "run" and e["key"].startswith(last["key"])]
     runs = {}
     for record in records:
         short = {k: v for k, v in record.items() if k not in ("curve", "peak_memory_bytes")}
         short["rewards"] = [step["reward"] for step in record["curve"]]
         layers = None if record["layers"] is None else tuple(record["layers"])
         runs[Run(layers, record["seed"], record["rate"]).key] = {"held_out": None, **short}
-    base = next(entry["value"]["record"] for entry in journal if entry["kind"] == "base")
+    base = last["value"]["record"]
     head = {
         "policy": {
             "family": policy.model.config.model_type,
@@ -122,4 +124,6 @@ def _short_hash(told: dict[str, Any], journal: list[dict[str, Any]]) -> str:
     """Eight hex digits that tell two sweeps apart."""
     from hashlib import sha256
 
-    return sha256(json.dumps([told["model"], told["protocol"], len(journal)], sort_keys=True).encode()).hexdigest()[:8]
+    return sha256(
+        json.dumps([told["model"], told["task"], told["protocol"], len(journal)], sort_keys=True).encode()
+    ).hexdigest()[:8]

@@ -51,7 +51,7 @@ def recommend(
         effort, decoding, sampling or SamplingConfig(), None, device, dtype, trust_remote_code, warmup, predictor
     )
     if layers < 1:
-        raise UsageError(f"A set of {layers} layers is not allowed: it has at least 1.")
+        raise UsageError(f"A set of {layers} layers is not allowed (--layers): it has at least 1.")
     find_predictor(effort, decoding, predictor)  # raises for one that does not fit, before anything slow
     found = survey(model, tokenizer, task, options, output_dir, progress)
     with found.folder or nullcontext():
@@ -63,6 +63,8 @@ def recommend(
 
 def _conclude(found: Survey, n_picked: int) -> Recommendation:
     options, table = found.options, found.table
+    if n_picked > table.n_layers:
+        raise UsageError(f"A set of {n_picked} layers was asked for (--layers), but the policy has {table.n_layers}.")
     verdict = found.verdict or judge_table(table) or (found.race and judge_race(found.race))
     predicted = None
     if verdict is None:

@@ -57,3 +57,10 @@ def own_pairs(place: str | Path | None) -> list[Path]:
         return []
     place = Path(place).expanduser()
     return [(place if place.is_dir() else place.parent) / PAIRS]
+
+
+def expected_order(table: LayerTable, decoding: str) -> list[int]:
+    """Layers by what the shipped predictor expects after the probes, best first: who races where not all can."""
+    predictor = find_predictor("probe", decoding, None)
+    advantage = predictor.advantage(as_matrix(features(table, None, "probe")))
+    return sorted(range(table.n_layers), key=lambda k: (-advantage[k], -k))

@@ -14,7 +14,7 @@ from advisor import warming
 from advisor.decision import MIN_GROUPS, Verdict, judge_reward, looks_trained
 from advisor.environment import peak_memory_bytes
 from advisor.forecast import forecast, forecast_warmup
-from advisor.predicting import find_predictor, own_pairs, predict
+from advisor.predicting import expected_order, own_pairs
 from advisor.processes import n_processes
 from advisor.store import SCHEMA_VERSION, RunFolder
 from advisor.subject import Subject
@@ -186,7 +186,7 @@ def _measure(
                 policy,
                 task,
                 options,
-                predict(find_predictor("probe", options.decoding, None), table, None).prediction.order,
+                expected_order(table, options.decoding),
                 rollouts,
                 key,
                 memory,

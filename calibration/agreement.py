@@ -30,17 +30,25 @@ def depth_residual(scores: np.ndarray, truth: np.ndarray) -> float:
     return spearman(without_depth(scores), without_depth(truth))
 
 
-def circular_shift_p(pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int = 0) -> float:
+def circular_shift_p(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], groups: Sequence[str] | None = None, seed: int = 0
+) -> float:
     """Chance of a mean depth residual as large as that of `pairs` (scores, truth) if positions were arbitrary.
 
     The null shifts each pair's residual scores by a random number of layers (not 0) around the stack, which keeps the
-    likeness of neighbours.
+    likeness of neighbours. Pairs of one group (a policy) are shifted alike, since their probes and truths are alike.
     """
     rng = np.random.default_rng(seed)
     left = [(without_depth(scores), without_depth(truth)) for scores, truth in pairs]
     by_shift = [[spearman(np.roll(s, k), t) for k in range(len(s))] for s, t in left]
     seen = np.mean([values[0] for values in by_shift])
-    null = np.mean([rng.choice(values[1:], size=_SHIFTS) for values in by_shift], axis=0)
+    groups = list(range(len(pairs))) if groups is None else list(groups)
+    drawn = {group: rng.random(_SHIFTS) for group in dict.fromkeys(groups)}
+    shifted = [
+        np.array(values)[1 + (drawn[group] * (len(values) - 1)).astype(int)]
+        for group, values in zip(groups, by_shift, strict=True)
+    ]
+    null = np.mean(shifted, axis=0)
     return float((1 + (null >= seen).sum()) / (1 + _SHIFTS))
 
 
@@ -70,9 +78,3 @@ def seed_ceiling(by_seed: np.ndarray) -> float:
     found = [spearman(by_seed[i], by_seed[j]) for i in range(n) for j in range(i)]
     r = max(0.0, float(np.mean(found)))
     return float((n * r / (1 + (n - 1) * r)) ** 0.5)
-
-
-def noise_regret(truth: np.ndarray, noise: np.ndarray, draws: int = 400) -> float:
-    """Regret that the best layer itself would show when measured with this standard error (L,): the floor."""
-    drawn = truth + noise * np.random.default_rng(0).normal(size=(draws, len(truth)))
-    return float((drawn.max(1) - drawn[:, truth.argmax()]).mean())

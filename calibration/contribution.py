@@ -4,7 +4,7 @@ C = (S_arm - S_base) / (S_full - S_base), each S a mean over held-out prompts an
 answer the same prompts and train on the same seeds, so both are drawn jointly for all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -69,6 +69,12 @@ class Scores:
         """Score of one arm minus that of another."""
         value = float(self.arms[arm].mean() - self.arms[other].mean())
         return _estimate(value, self._draws[arm] - self._draws[other])
+
+    def regret_of_best(self, arms: Sequence[str]) -> float:
+        """Score that the best of `arms` would lose, on average, if it were picked and all of them measured again."""
+        best = int(np.argmax([self.arms[arm].mean() for arm in arms]))
+        draws = np.stack([self._draws[arm] for arm in arms], axis=1)
+        return float((draws.max(1) - draws[:, best]).mean())
 
     def contribution(self, arm: str, full: str) -> Estimate | None:
         """The share of the full arm's gain that the arm brings; None where that gain is not shown to be above 0."""

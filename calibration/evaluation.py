@@ -62,10 +62,13 @@ def left_out(
     decoding: str,
     unit: Callable[[Example], str],
 ) -> list[Case]:
-    """Every example predicted by a predictor that was chosen and fitted without those of its `unit`; published sweeps
-    are always fitted on."""
-    cases, published = [], published_examples(effort, decoding)
+    """Every example predicted by a predictor that was chosen and fitted without those of its `unit`.
+
+    Published sweeps are fitted on, but not where a family of Qwen is left out.
+    """
+    cases = []
     for name in sorted({unit(example) for example in examples}):
+        published = [] if name.startswith("qwen") else published_examples(effort, decoding)
         others = [example for example in examples if unit(example) != name] + published
         candidate, _ = choose_candidate(others)
         predictor = Predictor(effort, decoding, candidate, names, others)
@@ -89,6 +92,13 @@ def judge(scores: np.ndarray, example: Example) -> dict[str, float]:
         "regret_top3": third,
         "points": 100 * first * example.gain,
     }
+
+
+def judge_prediction(case: Case) -> dict[str, float]:
+    """Every figure of a prediction: of its order, and beyond depth of its values, since ranks bend a curve."""
+    found = judge(case.prediction.placed, case.example)
+    residual = agreement.depth_residual(case.prediction.advantage, case.example.contribution)
+    return {**found, "depth_residual": residual}
 
 
 def judge_random(example: Example) -> dict[str, float]:
@@ -169,11 +179,11 @@ def _under(
             if what == "family":
                 for case in cases:
                     cost = _effort_share(case.pair, effort, decoding)
-                    add(f"advisor, {effort}", case.example, judge(case.prediction.placed, case.example), cost)
-    curve = make_examples(whole, "static", decoding)
-    curve = with_position_alone(curve)
+                    add(f"advisor, {effort}", case.example, judge_prediction(case), cost)
+    curve = with_position_alone(static)
     for family in sorted({e.family for e in curve}):
-        others = [e for e in curve if e.family != family] + with_position_alone(published_examples("static", decoding))
+        published = [] if family.startswith("qwen") else published_examples("static", decoding)
+        others = [e for e in curve if e.family != family] + with_position_alone(published)
         predictor = Predictor("static", decoding, "depth curve", POSITION, others)
         for example in (e for e in curve if e.family == family):
             add("depth curve of other families", example, judge(predictor.advantage(example.x), example), 0.0)
@@ -202,7 +212,7 @@ def _under(
             "spearman": with_interval([agreement.seed_ceiling(e.by_seed) for e in static], members),
             "between_seeds": with_interval([agreement.spearman(*e.by_seed[:2]) for e in static], members),
             "split_half": with_interval([split_half(by_name[e.name], decoding) for e in static], members),
-            "regret_floor": with_interval([agreement.noise_regret(e.contribution, e.noise) for e in static], members),
+            "regret_floor": with_interval([e.floor for e in static], members),
         },
     }
 
@@ -215,7 +225,7 @@ def with_position_alone(examples: Sequence[Example]) -> list[Example]:
 def on_published(pairs: Sequence[Pair]) -> dict[str, Any]:
     """How position, as fitted, does on the published sweeps: by the zoo alone, and by the zoo and the other models.
 
-    Regret is over the layers that were measured. "published curve" is `calibration.depth_prior` without the model.
+    Regret is over the layers that were measured.
     """
     zoo = with_position_alone(make_examples(pairs, "static", "greedy"))
     models = with_position_alone(published_examples("static", "greedy"))
@@ -256,7 +266,7 @@ def _effort_share(pair: Pair, effort: str, decoding: str) -> float:
 def judge_cases(cases: Sequence[Case]) -> dict[str, Any]:
     """Figures of one predictor on sweeps that it has not seen: agreement, intervals, chances."""
     members = [case.example.member for case in cases]
-    figures = [judge(case.prediction.placed, case.example) for case in cases]
+    figures = [judge_prediction(case) for case in cases]
     inside, wide, absolute = [], [], []
     for case in cases:
         truth, said = case.example.advantage, case.prediction
@@ -270,7 +280,7 @@ def judge_cases(cases: Sequence[Case]) -> dict[str, Any]:
     candidates = [case.candidate for case in cases]
     return {
         **{name: with_interval([f[name] for f in figures], members) for name in figures[0]},
-        "depth_residual_p": agreement.circular_shift_p(pairs),
+        "depth_residual_p": agreement.circular_shift_p(pairs, members),
         "coverage": with_interval(inside, members),
         "width": with_interval(wide, members),
         "contribution_coverage": with_interval(absolute, members),
@@ -311,7 +321,8 @@ def reliability_table(chance: np.ndarray, happened: np.ndarray) -> list[dict[str
 
 
 def _paired(rows: dict[str, dict[str, dict[str, float]]], examples: dict[str, Example]) -> dict[str, Any]:
-    """By how much less C each effort loses than the best baseline that is measured on every sweep, and than each."""
+    """By how much less C each effort loses than each baseline that is measured on every sweep, which of these is best,
+    and than the race alone, which is our own."""
     own = [name for name in rows if name.startswith("advisor")]
     others = [name for name in rows if name not in own and name != "race alone" and len(rows[name]) == len(examples)]
     best = min(others, key=lambda name: np.mean([f["regret"] for f in rows[name].values()]))

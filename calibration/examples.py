@@ -9,7 +9,7 @@ from calibration.corpus.records import Pair
 from calibration.corpus.replay import replay_race
 from calibration.depth_prior import published_sweeps
 from calibration.features import as_matrix, features
-from calibration.race import CALIBRATED, NORMAL, RaceRules
+from calibration.race import CALIBRATED, RaceRules
 from calibration.runs import FULL, arm_name
 from probes.table import LayerTable
 
@@ -24,7 +24,7 @@ class Example:
     """One sweep under one decoding.
 
     ``x`` (L, F) are features, ``by_seed`` (S, L) contributions C against the same full-parameter gain, ``gain`` that
-    gain in score, ``noise`` (L,) the standard error of C over prompts and seeds, ``behind`` the layers that the
+    gain in score, ``floor`` the regret of the best layer itself, measured again, ``behind`` the layers that the
     race ruled out (`Race.far_behind`). Of a published sweep not every layer of the ``stack`` need be there.
     """
 
@@ -35,7 +35,7 @@ class Example:
     x: np.ndarray
     by_seed: np.ndarray
     gain: float
-    noise: np.ndarray
+    floor: float
     behind: frozenset[int] = frozenset()
     stack: int = 0
 
@@ -78,11 +78,10 @@ def make_example(pair: Pair, effort: str, decoding: str, rules: RaceRules) -> Ex
     if FULL not in scores.arms or any(len(scores.arms.get(arm, ())) < pair.protocol.seeds for arm in arms):
         return None
     gain = scores.gain(FULL)
-    if gain.low < SURE_SHARE * gain.value:
+    if gain.value <= 0 or gain.low < SURE_SHARE * gain.value:
         return None
     race = replay_race(pair, decoding, rules) if effort == "warmup" else None
     by_seed = np.array([scores.arms[arm].mean(1) for arm in arms]).T
-    half_widths = np.array([(e.high - e.low) / 2 for e in map(scores.gain, arms)])
     return Example(
         pair.name,
         pair.member,
@@ -91,7 +90,7 @@ def make_example(pair: Pair, effort: str, decoding: str, rules: RaceRules) -> Ex
         as_matrix(features(pair.table, race, effort)),
         (by_seed - scores.base.mean()) / gain.value,
         gain.value,
-        half_widths / NORMAL / gain.value,
+        scores.regret_of_best(arms) / gain.value,
         frozenset(race.far_behind()) if race else frozenset(),
         pair.n_layers,
     )
@@ -119,7 +118,7 @@ def published_examples(effort: str, decoding: str) -> list[Example]:
                 x - x.mean(0),
                 contributions[None],
                 (sweep["full"] - sweep["base"]) / 100,
-                np.zeros(len(x)),
+                0.0,
                 stack=sweep["n_layers"],
             )
         )

@@ -10,6 +10,7 @@ from calibration.examples import make_examples, published_examples
 from calibration.features import features
 from calibration.predictor import Predictor, choose_candidate
 from calibration.race import CALIBRATED
+from probes.errors import UsageError
 from probes.registry import DECODINGS, EFFORTS
 
 
@@ -32,13 +33,16 @@ def fit_predictors(
     for decoding in DECODINGS:
         for effort in EFFORTS:
             examples = make_examples(pairs, effort, decoding) + published_examples(effort, decoding)
-            candidate, errors = choose_candidate(examples)
+            try:
+                candidate, errors = choose_candidate(examples)
+            except UsageError as error:
+                raise UsageError(f"No predictor for {decoding} decoding: {error}") from error
             predictor = Predictor(effort, decoding, candidate, feature_names(pairs, effort, decoding), examples)
             fitted = Fitted(predictor, errors)
-            if folder is not None:
-                predictor.save(folder / Predictor.file_name(effort, decoding))
             on_fitted(fitted)
             found.append(fitted)
+    for one in found if folder is not None else []:  # all or none
+        one.predictor.save(folder / Predictor.file_name(one.predictor.effort, one.predictor.decoding))
     return found
 
 

@@ -9,6 +9,7 @@ resampled and the errors of whole left-out sweeps are added.
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -161,7 +162,7 @@ class Predictor:
             factor += 0.25 * (1 + abs(np.log2(race_steps[-1] / self.race_steps[-1])))
         below = np.maximum(advantage - ends[:, 0], 0.0)
         above = np.maximum(ends[:, 1] - advantage, 0.0)
-        p_best, p_top3 = self._chances(x, behind)
+        p_best, p_top3 = self._chances(x, behind, factor)
         level, spread = self._level
         return Prediction(
             advantage,
@@ -198,14 +199,19 @@ class Predictor:
         return conformal.fit_conformalize(x, y, groups=groups)
 
     @cached_property
-    def _errors(self) -> list[np.ndarray]:
-        """Of every whole sweep, measured less predicted advantage (L,) where its family was left out."""
+    def _errors(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Measured less predicted advantage of every whole sweep, its family left out: a quadratic in relative depth,
+        and what that leaves of each layer."""
         found = []
         for example in self.examples:
             if not example.is_whole:
                 continue
             own = self._left_out[example.family].predict(with_sweep(example.x, -1))
-            found.append(example.advantage - (own - own.mean()))
+            error = example.advantage - (own - own.mean())
+            depth = np.linspace(0, 1, len(error))
+            curve = np.polyfit(depth, error, min(2, len(error) - 1))
+            rest = error - np.polyval(curve, depth)
+            found.append((curve, rest * (len(rest) / max(1, len(rest) - 3)) ** 0.5))  # three were fitted
         return found
 
     @cached_property
@@ -230,17 +236,18 @@ class Predictor:
         by_member = [np.mean([e.level for e in whole if e.member == m]) for m in sorted({e.member for e in whole})]
         distances = np.abs(np.array([e.level for e in whole]) - np.mean(by_member))
         n = len(distances)
-        return float(np.mean(by_member)), float(np.quantile(distances, min(1.0, LEVEL * (n + 1) / n)))
+        half = np.quantile(distances, min(1.0, LEVEL * (n + 1) / n), method="higher")
+        return float(np.mean(by_member)), float(half)
 
-    def _chances(self, x: np.ndarray, behind: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _chances(self, x: np.ndarray, behind: Collection[int], factor: float) -> tuple[np.ndarray, np.ndarray]:
         rng, rows, n = np.random.default_rng(0), with_sweep(x, -1), len(x)
         best, top = np.zeros(n), np.zeros(n)
         depth = np.linspace(0, 1, n)
         for model in self._resampled:
             predicted = model.predict(rows)
-            for error in (self._errors[i] for i in rng.integers(len(self._errors), size=5)):
-                # Neighbouring layers err together: an error is a whole sweep's, stretched to this stack.
-                drawn = predicted + np.interp(depth, np.linspace(0, 1, len(error)), error)
+            for curve, rest in (self._errors[i] for i in rng.integers(len(self._errors), size=5)):
+                # Neighbouring layers err together, so the smooth part of an error is a whole sweep's.
+                drawn = predicted + factor * (np.polyval(curve, depth) + rng.choice(rest, n))
                 drawn[list(behind)] = -np.inf
                 ranking = np.argsort(-drawn)
                 best[ranking[0]] += 1
@@ -296,7 +303,7 @@ class Predictor:
             names = ("effort", "decoding", "candidate", "features")
             found = cls(*(told[name] for name in names), examples, told["race_steps"])
             known, same = told["candidate"] in CANDIDATES, told["data_sha256"] == found.data_hash
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
             raise UsageError(
                 f"'{file}' is not a predictor of the advisor ({error}): give one that advisor calibrate wrote."
             ) from error
@@ -341,7 +348,9 @@ def choose_candidate(examples: Sequence[Example]) -> tuple[str, dict[str, float]
         for family in families:
             model = fit(name, [e for e in examples if e.family != family])
             own = [e for e in examples if e.family == family]
-            by_family.append(np.mean([np.mean((e.advantage - model.predict(with_sweep(e.x, -1))) ** 2) for e in own]))
+            said = [model.predict(with_sweep(e.x, -1)) for e in own]
+            squares = [np.mean((e.advantage - (s - s.mean())) ** 2) for e, s in zip(own, said, strict=True)]
+            by_family.append(np.mean(squares))
         errors[name] = np.array(by_family)
     best = min(errors, key=lambda name: errors[name].mean())
     for name in CANDIDATES:
@@ -367,10 +376,10 @@ def _plain(example: Example) -> dict[str, Any]:
         "by_seed": np.round(example.by_seed, 6).tolist(),
         "gain": round(example.gain, 6),
         "stack": example.stack,
-        "noise": np.round(example.noise, 6).tolist(),
+        "floor": round(example.floor, 6),
     }
 
 
 def _example(told: dict[str, Any]) -> Example:
-    arrays = {name: np.array(told[name], dtype=float) for name in ("x", "by_seed", "noise")}
+    arrays = {name: np.array(told[name], dtype=float) for name in ("x", "by_seed")}
     return Example(**{**told, **arrays})

@@ -134,9 +134,9 @@ class Race:
         """Layers whose better arm was `z` standard errors or more behind the leader at its last rung."""
         found = set()
         for layer in self.order():
-            _, standing = self.last_of(layer)
+            rung, standing = self.last_of(layer)
             error = (standing.to_leader.high - standing.to_leader.low) / (2 * NORMAL)
-            if standing.to_leader.value < -z * max(error, 1e-9):
+            if standing.to_leader.value < -z * max(error, 1 / rung.n_prompts):
                 found.add(layer)
         return found
 

@@ -29,7 +29,7 @@ def reliability(pair: "Pair") -> dict[str, Any]:
 def split_half(pair: "Pair", decoding: str) -> float:
     """Spearman correlation of the layers' scores between two halves of the held-out prompts, mean over 20 splits."""
     arms = pair.sweep(decoding).scores(decoding).arms
-    scores = np.array([values.mean(0) for name, values in arms.items() if name != FULL and "+" not in name])
+    scores = np.array([values.mean(0) for name, values in arms.items() if name != FULL])
     rng, found = np.random.default_rng(0), []
     for _ in range(_SPLITS):
         order = rng.permutation(scores.shape[1])

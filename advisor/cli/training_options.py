@@ -142,7 +142,7 @@ def make_warmup(arguments: dict[str, Any], prove: bool, context: click.Context) 
     return Warmup(
         make_options({**arguments, "budget": None, "engine": "native", "trl_options": ()}).protocol,
         _rates(arguments["race_rates"], "--race-rates"),
-        rules if steps is None else replace(rules, rungs=rungs_up_to(steps)),
+        rules if steps in (None, rules.rungs[-1]) else replace(rules, rungs=rungs_up_to(steps)),
         _seconds(budget, "--race-budget" if arguments["race_budget"] else "--budget"),
         on == "base",
     )

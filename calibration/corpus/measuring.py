@@ -24,7 +24,6 @@ from probes.training.joint import Arm, JointTrainer
 WARMUP_STEPS = (2, 4, 8, 16)  # after which the warm-ups are scored
 WARMUP_PROMPTS = 256
 _WARMUP_SEED = 101  # apart from those of the sweeps
-Note = Callable[[str], None]
 
 
 def measure_arm(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -120,7 +121,7 @@ def load_pair(file: Path) -> Pair:
         runs = {Run(_layers(r), r["seed"], r["rate"]).key: r for r in kinds.get("run", [])}
         parts = {kind: kinds[kind][0] for kind in _PARTS if kind in kinds}
         return Pair(head.pop("name"), head, kinds["base"][0], runs, **parts)
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise UsageError(f"'{file}' is not a pair of the corpus ({error}): remove it, or fetch it again.") from error
 
 

@@ -50,10 +50,3 @@ def test_the_ceiling_is_what_the_truth_itself_reaches():
         reached.append(agreement.spearman(truth, seeds.mean(0)))
         said.append(agreement.seed_ceiling(seeds))
     assert np.mean(said) == pytest.approx(np.mean(reached), abs=0.04)
-
-
-def test_the_floor_of_regret_grows_with_noise():
-    truth = np.array([0.5, 0.6, 0.7])
-    floors = [agreement.noise_regret(truth, np.full(3, noise)) for noise in (0.0, 0.05, 0.2)]
-    assert floors[0] == 0
-    assert floors[0] < floors[1] < floors[2]

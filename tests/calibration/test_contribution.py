@@ -102,3 +102,23 @@ def test_seeds_that_an_arm_lacks_are_not_taken_from_others():
     assert lacking.score("a").value == pytest.approx(0.5)
     assert lacking.score("b").value == pytest.approx(1 / 3)
     assert lacking.score("a").low >= 0.3
+
+
+def test_the_regret_of_the_best_is_what_measuring_again_would_show():
+    """Slow reference: sweeps of the same truth, drawn anew; what all layers share does not count."""
+    rng, truth = np.random.default_rng(0), np.array([0.4, 0.5, 0.55])
+    said, shown = [], []
+    for _ in range(60):
+        hard = rng.random(300)
+
+        def sweep(hard=hard):
+            drawn = rng.choice(hard, 300)
+            return {str(i): {0: (drawn < t).astype(float), 1: (drawn < t).astype(float)} for i, t in enumerate(truth)}
+
+        scores = Scores(np.zeros(300), sweep())
+        said.append(scores.regret_of_best(["0", "1", "2"]))
+        again = [np.mean(list(sweep()[str(i)].values())) for i in range(3)]
+        best = int(np.argmax([scores.arms[str(i)].mean() for i in range(3)]))
+        shown.append(max(again) - again[best])
+    assert np.mean(said) == pytest.approx(np.mean(shown), abs=0.004)
+    assert np.mean(said) < 0.01

@@ -166,6 +166,16 @@ def test_the_shipped_predictors_are_those_of_the_corpus(effort, decoding):
     assert np.isfinite(said.contribution).all()
 
 
+def test_a_long_stack_gets_its_chances_layer_by_layer():
+    """Where nothing tells layers apart none may stand out, however the corpus's short sweeps are stretched."""
+    null = make_examples(planted_corpus(strength=0.0, families=6, tasks=4), "static", "greedy")
+    predictor = Predictor("static", "greedy", "depth curve", feature_names(planted_corpus(), "static", "greedy"), null)
+    flat = np.zeros((30, len(predictor.names)))
+    chances = predictor.predict(flat).p_best
+    assert chances.max() < 4 / 30
+    assert chances.min() > 0.2 / 30
+
+
 def test_a_pair_without_a_known_gain_is_no_example():
     flat = make_pair("flat", np.full(4, 0.5), gain=0.005)
     assert make_examples([flat], "static", "greedy") == []
