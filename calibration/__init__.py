@@ -1,1 +1,1 @@
-"""Contributions measured (protocol, runs, sweeps), raced for, and what is learnt from them (depth prior, ranking)."""
+"""Contributions measured (protocol, runs, sweeps), raced for, and learnt from (corpus, predictor, evaluation)."""
