@@ -38,17 +38,8 @@ def predict(predictor: Predictor, table: LayerTable, race: Race | None) -> Predi
             f"The predictor was fitted on other features than are measured here (differing: {', '.join(missing)}): "
             "make it again with advisor calibrate."
         )
-    by = {
-        "effort": predictor.effort,
-        "decoding": predictor.decoding,
-        "candidate": predictor.candidate,
-        "sweeps": len(predictor.examples),
-        "policies": len(predictor.members),
-        "families": predictor.families,
-        "data_sha256": predictor.data_hash,
-    }
     behind, steps = (race.far_behind(), [rung.step for rung in race.rungs]) if race else ((), None)
-    return Predicted(predictor.predict(as_matrix(found), behind, steps), by)
+    return Predicted(predictor.predict(as_matrix(found), behind, steps), predictor.facts)
 
 
 def own_pairs(place: str | Path | None) -> list[Path]:

@@ -136,6 +136,19 @@ class Predictor:
     def members(self) -> list[str]:
         return sorted({example.member for example in self.examples})
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it is and what it was fitted on, as plain JSON."""
+        return {
+            "effort": self.effort,
+            "decoding": self.decoding,
+            "candidate": self.candidate,
+            "sweeps": len(self.examples),
+            "policies": len(self.members),
+            "families": self.families,
+            "data_sha256": self.data_hash,
+        }
+
     @cached_property
     def data_hash(self) -> str:
         """SHA-256 of the examples."""

@@ -25,19 +25,7 @@ def command(sweeps: tuple[str, ...], output_dir: str, as_json: bool, debug: bool
         from advisor.calibrating import calibrate
 
         found = calibrate(sweeps, output_dir, progress=progress, **arguments)
-    told = [
-        {
-            "effort": f.predictor.effort,
-            "decoding": f.predictor.decoding,
-            "candidate": f.predictor.candidate,
-            "sweeps": len(f.predictor.examples),
-            "policies": len(f.predictor.members),
-            "families": f.predictor.families,
-            "errors": f.errors,
-            "data_sha256": f.predictor.data_hash,
-        }
-        for f in found
-    ]
+    told = [{**fitted.predictor.facts, "errors": fitted.errors} for fitted in found]
     if as_json:
         from advisor.cli.options import print_json
 
