@@ -4,18 +4,22 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from advisor.predicting import PAIRS
+from advisor.warming import affordable
 from calibration.corpus.measuring import measure_probes, measure_warmup
-from calibration.corpus.records import SMALL_POLICIES, Pair, load_corpus, package_versions, save_pair
+from calibration.corpus.records import SAMPLES, SMALL_POLICIES, Pair, load_corpus, package_versions, save_pair
+from calibration.examples import make_examples
 from calibration.fitting import Fitted, fit_predictors
 from calibration.protocol import Protocol, split_task
 from calibration.runs import Run
 from probes.errors import UsageError
 from probes.policy import Policy, load_policy
 from probes.progress import Progress
+from probes.registry import DECODINGS
 from probes.tasks import reload_task
 
 
@@ -52,6 +56,13 @@ def calibrate(
     pairs = [*(load_corpus([SMALL_POLICIES]) if with_corpus else []), *own]
     if not any(pair.is_whole for pair in pairs):
         raise UsageError("There is no sweep to fit on: give folders of advisor sweep, or leave out --no-corpus.")
+    for pair in own:
+        unknown = [d for d in DECODINGS if not make_examples([pair], "static", d)]
+        if unknown:
+            progress.note(
+                f"'{pair.name}' is not fitted on for {' and '.join(unknown)} decoding: the gain of full-parameter "
+                "training, or the score of some layer, is not known well enough"
+            )
     progress.begin("fit predictors", 6)
 
     def fitted(one: Fitted) -> None:
@@ -110,20 +121,19 @@ def _measured(
         },
         "task": {"name": task.name, "reward": task.reward_name, "fingerprint": task.fingerprint()},
         "protocol": protocol.as_dict(),
+        "sampled_scores": SAMPLES,
         "packages": package_versions(),
         "made": date.today().isoformat(),
     }
     probes = measure_probes(policy, task, protocol)
     progress.advance()
-    warmup = measure_warmup(policy, task, split, protocol)
+    arms = affordable(policy, protocol.learning_rates, range(policy.n_layers), progress)
+    warmup = measure_warmup(policy, task, split, protocol, arms)
     progress.advance()
     return Pair(name, head, base, runs, probes, warmup)
 
 
 def _short_hash(told: dict[str, Any], journal: list[dict[str, Any]]) -> str:
-    """Eight hex digits that tell two sweeps apart."""
-    from hashlib import sha256
-
-    return sha256(
-        json.dumps([told["model"], told["task"], told["protocol"], len(journal)], sort_keys=True).encode()
-    ).hexdigest()[:8]
+    """Eight hex digits that tell two sweeps apart, and a sweep from one that has gone on since."""
+    content = json.dumps([told["model"], told["task"], told["protocol"], journal], sort_keys=True)
+    return sha256(content.encode()).hexdigest()[:8]

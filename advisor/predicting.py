@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.features import as_matrix, features
+from calibration.features import as_matrix, feature_names, features
 from calibration.predictor import SHIPPED, Prediction, Predictor
 from calibration.race import Race
 from probes.errors import UsageError
@@ -22,24 +22,24 @@ class Predicted:
 
 
 def find_predictor(effort: str, decoding: str, place: str | Path | None) -> Predictor:
-    """The predictor in `place` (None: the one that comes with the advisor). Raises `UsageError` where it is not fit."""
-    return Predictor.find(effort, decoding, SHIPPED if place is None else Path(place).expanduser())
+    """The predictor in `place` (None: the one that comes with the advisor).
+
+    Raises `UsageError` where it is for something else, or was fitted on other features than this program measures.
+    """
+    found = Predictor.find(effort, decoding, SHIPPED if place is None else Path(place).expanduser())
+    differing = sorted(set(found.names) ^ set(feature_names(effort)))
+    if found.names != feature_names(effort):
+        raise UsageError(
+            f"The predictor was fitted on other features than are measured here (differing: {', '.join(differing)}): "
+            "make it again with advisor calibrate."
+        )
+    return found
 
 
 def predict(predictor: Predictor, table: LayerTable, race: Race | None) -> Predicted:
-    """What `predictor` says of the layers of `table`, and of `race` at effort "warmup".
-
-    Raises `UsageError` for a predictor that was fitted on other features than this program measures.
-    """
+    """What `predictor` says of the layers of `table`, and of `race` at effort "warmup"."""
     found = features(table, race, predictor.effort)
-    if list(found) != predictor.names:
-        missing = sorted(set(predictor.names) ^ set(found))
-        raise UsageError(
-            f"The predictor was fitted on other features than are measured here (differing: {', '.join(missing)}): "
-            "make it again with advisor calibrate."
-        )
-    behind, steps = (race.far_behind(), [rung.step for rung in race.rungs]) if race else ((), None)
-    return Predicted(predictor.predict(as_matrix(found), behind, steps), predictor.facts)
+    return Predicted(predictor.predict(as_matrix(found), race.idle() if race else (), race), predictor.facts)
 
 
 def own_pairs(place: str | Path | None) -> list[Path]:

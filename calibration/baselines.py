@@ -7,7 +7,7 @@ import numpy as np
 
 from calibration.corpus.records import Pair
 from calibration.corpus.replay import arm_of
-from calibration.race import RaceRules
+from calibration.race import EXPECTED, Race, RaceRules
 from probes.table import varies
 
 REWARD_STEPS = 8  # of the training reward that stands for a short warm-up
@@ -92,6 +92,28 @@ def reward_baseline() -> Baseline:
     return Baseline(f"training reward after {REWARD_STEPS} steps", scores, cost)
 
 
+def sampled_warmup_baseline() -> Baseline:
+    """Warm-ups of all layers scored by one sampled answer a prompt, whatever the decoding."""
+
+    def scores(pair: Pair, decoding: str) -> np.ndarray | None:
+        return _by_layer(pair, pair.warmup["rungs"][-1]["sampled_answers"])
+
+    def cost(pair: Pair) -> float:
+        seconds = pair.warmup["seconds"]
+        return (seconds["training"] + seconds["sampled answers"]) / sweep_seconds(pair)
+
+    return Baseline("warm-ups alone, by sampled answers", scores, cost)
+
+
+def _by_layer(pair: Pair, scores: dict[str, float | None]) -> np.ndarray:
+    """The best score of each layer over rates; one that has none is worst."""
+    found = np.full(pair.n_layers, -np.inf)
+    for arm, score in scores.items():
+        layer, _ = arm_of(arm)
+        found[layer] = max(found[layer], -np.inf if score is None else score)
+    return np.where(np.isfinite(found), found, found[np.isfinite(found)].min() - 1)
+
+
 def other_task_scores(pair: Pair, measured: Sequence[tuple[Pair, np.ndarray]]) -> np.ndarray | None:
     """Mean contribution of the layers on the other tasks that the same policy was measured on; None without any."""
     same = pair.head["policy"]["fingerprint"]
@@ -100,7 +122,13 @@ def other_task_scores(pair: Pair, measured: Sequence[tuple[Pair, np.ndarray]]) -
 
 
 def sweep_seconds(pair: Pair) -> float:
-    """What the pair's own sweep took, full-parameter training included."""
+    """What the pair's own sweep took, full-parameter training included.
+
+    NaN where sampled scores are samples: such a sweep was measured on another day than its warm-ups, and scored in a
+    dearer way than the others.
+    """
+    if pair.head["sampled_scores"] != EXPECTED:
+        return float("nan")
     singles = [run for run in pair.runs.values() if not run["layers"] or len(run["layers"]) == 1]
     return sum(run["seconds"] for run in singles)
 
@@ -113,13 +141,13 @@ def probe_share(pair: Pair, probes: Sequence[str] | None = None, rollouts: bool 
     return (sampling + sum(of_probes[name] for name in probes or of_probes if name in of_probes)) / sweep_seconds(pair)
 
 
-def race_share(pair: Pair, race, rules: RaceRules) -> float:
+def race_share(pair: Pair, race: Race, rules: RaceRules, decoding: str) -> float:
     """Cost of a replayed race as a share of the sweep: its part of the recorded training and scoring."""
     seconds, recorded = pair.warmup["seconds"], pair.warmup["rungs"]
-    arms = {arm_of(name) for rung in recorded for name in next(iter(rung["scores"].values()))}
+    arms = {arm_of(name) for rung in recorded for name in rung["scores"][decoding]}
     all_steps = len(arms) * recorded[-1]["step"]
-    all_scored = sum(len(by_arm) for rung in recorded for by_arm in rung["scores"].values())
-    prompts = len(next(iter(recorded[0]["base"].values())))
-    scored = sum(len(rung.standings) for rung in race.rungs) * min(1.0, rules.prompts / prompts)
-    training = seconds["training"] * race.arm_steps / all_steps
-    return (training + (seconds["total"] - seconds["training"]) * scored / all_scored) / sweep_seconds(pair)
+    all_scored = sum(len(rung["scores"][decoding]) for rung in recorded)
+    share = min(1.0, rules.prompts / len(recorded[0]["base"][decoding]))
+    scoring = seconds[decoding] * share * sum(len(rung.standings) for rung in race.rungs) / all_scored
+    known = seconds["known"] * share if race.scored_by == EXPECTED else 0.0
+    return (known + seconds["training"] * race.arm_steps / all_steps + scoring) / sweep_seconds(pair)

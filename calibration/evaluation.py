@@ -27,20 +27,21 @@ from calibration.baselines import (
     probe_share,
     race_share,
     reward_baseline,
+    sampled_warmup_baseline,
     uni_layer_baseline,
 )
 from calibration.contribution import LEVEL
-from calibration.corpus.records import SMALL_POLICIES, Pair, load_corpus
+from calibration.corpus.records import SMALL_POLICIES, Pair, chosen_on, load_corpus
 from calibration.corpus.replay import replay_race
 from calibration.examples import Example, make_examples, published_examples
-from calibration.features import POSITION
-from calibration.fitting import feature_names
+from calibration.features import POSITION, feature_names
 from calibration.predictor import Prediction, Predictor, choose_candidate
-from calibration.race import CALIBRATED
+from calibration.race import CALIBRATED, HALVED_RACE
 from calibration.reliability import split_half
 from probes.registry import DECODINGS, EFFORTS
 
 RULES = CALIBRATED
+ALONE = "warm-ups alone"
 _DRAWS = 2000
 
 
@@ -74,9 +75,7 @@ def left_out(
         predictor = Predictor(effort, decoding, candidate, names, others)
         for example in examples:
             if unit(example) == name:
-                cases.append(
-                    Case(pairs[example.name], example, predictor.predict(example.x, example.behind), candidate)
-                )
+                cases.append(Case(pairs[example.name], example, predictor.predict(example.x, example.idle), candidate))
     return cases
 
 
@@ -127,10 +126,11 @@ def evaluate(
     workers: int = 1,
 ) -> dict[str, Any]:
     """All figures, by decoding: ``methods`` with their figures and cost, ``predictors`` by effort and what was left
-    out, ``paired`` differences to the best baseline, and ``ceiling``. Cost: some minutes a decoding for 60 pairs."""
+    out, ``paired`` differences to the best baseline, ``ceiling``, and the methods again on sweeps ``measured_later``
+    than the rules were chosen. Cost: some minutes a decoding for 60 pairs."""
     by_name = {pair.name: pair for pair in pairs}
     found: dict[str, Any] = {"pairs": len(pairs), "whole": sum(pair.is_whole for pair in pairs)}
-    found["rules"] = {"rungs": list(RULES.rungs), "prompts": RULES.prompts, "keep": RULES.keep, "z": RULES.z}
+    found["rules"] = {"rungs": list(RULES.rungs), "prompts": RULES.prompts, "keep": RULES.keep}
     found["published"] = on_published(pairs)
     if workers > 1:
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
@@ -155,22 +155,24 @@ def _under(
 
     measured = [(by_name[e.name], e.contribution) for e in static]
     baselines = [*position_baselines(), *probe_baselines(), uni_layer_baseline(), reward_baseline()]
+    baselines.append(sampled_warmup_baseline())
     for example in static:
         pair = by_name[example.name]
         add("random layer", example, judge_random(example), 0.0)
         for baseline in baselines:
             _add_baseline(baseline, pair, decoding, example, add)
-        race = replay_race(pair, decoding, RULES)
-        order = race.order()
-        placed = np.array([-order.index(k) if k in order else -len(order) for k in range(pair.n_layers)], dtype=float)
-        add("race alone", example, judge(placed, example), race_share(pair, race, RULES))
+        for name, rules in ((ALONE, RULES), (f"{ALONE}, halved after 4 steps", HALVED_RACE)):
+            race = replay_race(pair, decoding, rules)
+            order = race.order()
+            places = [-order.index(k) if k in order else -len(order) for k in range(pair.n_layers)]
+            add(name, example, judge(np.array(places, float), example), race_share(pair, race, rules, decoding))
         elsewhere = other_task_scores(pair, measured)
         if elsewhere is not None:
             add("another task's ranking", example, judge(elsewhere, example), 1.0)
     predictors: dict[str, Any] = {}
     for effort in EFFORTS:
         examples = make_examples(whole, effort, decoding, RULES)
-        names = feature_names(whole, effort, decoding)
+        names = feature_names(effort)
         predictors[effort] = {}
         for what, unit in (("family", lambda e: e.family), ("task", lambda e: e.task)):
             cases = left_out(by_name, examples, names, effort, decoding, unit)
@@ -191,21 +193,25 @@ def _under(
     methods = {
         name: {
             "n": len(by_pair),
-            "cost": float(np.mean(costs[name])),
-            **{
-                figure: with_interval([f[figure] for f in by_pair.values()], [by_example[p].member for p in by_pair])
-                for figure in next(iter(by_pair.values()))
-            },
+            "cost": float(np.nanmean(costs[name])),
+            **_means(by_pair, by_example),
             "by_sweep": {p: round(f["regret"], 4) for p, f in by_pair.items()},
         }
         for name, by_pair in rows.items()
     }
+    later = by_example.keys() - chosen_on()
+    rows_later = {name: {p: f for p, f in by_pair.items() if p in later} for name, by_pair in rows.items()}
     return {
         "sweeps": len(static),
         "policies": len(set(members)),
         "families": sorted({e.family for e in static}),
         "tasks": sorted({e.task for e in static}),
         "methods": methods,
+        "measured_later": {
+            "sweeps": len(later),
+            "policies": len({by_example[p].member for p in later}),
+            "methods": {name: _means(by_pair, by_example) for name, by_pair in rows_later.items() if by_pair},
+        },
         "predictors": predictors,
         "paired": _paired(rows, by_example),
         "ceiling": {
@@ -215,6 +221,13 @@ def _under(
             "regret_floor": with_interval([e.floor for e in static], members),
         },
     }
+
+
+def _means(by_pair: dict[str, dict[str, float]], examples: dict[str, Example]) -> dict[str, dict[str, float]]:
+    """Mean of every figure over sweeps, with its interval over policies."""
+    members = [examples[p].member for p in by_pair]
+    figures = next(iter(by_pair.values()))
+    return {figure: with_interval([f[figure] for f in by_pair.values()], members) for figure in figures}
 
 
 def with_position_alone(examples: Sequence[Example]) -> list[Example]:
@@ -259,7 +272,7 @@ def _add_baseline(baseline: Baseline, pair: Pair, decoding: str, example: Exampl
 def _effort_share(pair: Pair, effort: str, decoding: str) -> float:
     if effort == "static":
         return probe_share(pair, ("depth", "weights"), rollouts=False)
-    race = race_share(pair, replay_race(pair, decoding, RULES), RULES) if effort == "warmup" else 0.0
+    race = race_share(pair, replay_race(pair, decoding, RULES), RULES, decoding) if effort == "warmup" else 0.0
     return probe_share(pair) + race
 
 
@@ -322,14 +335,15 @@ def reliability_table(chance: np.ndarray, happened: np.ndarray) -> list[dict[str
 
 def _paired(rows: dict[str, dict[str, dict[str, float]]], examples: dict[str, Example]) -> dict[str, Any]:
     """By how much less C each effort loses than each baseline that is measured on every sweep, which of these is best,
-    and than the race alone, which is our own."""
+    and than the warm-ups alone, which are our own."""
     own = [name for name in rows if name.startswith("advisor")]
-    others = [name for name in rows if name not in own and name != "race alone" and len(rows[name]) == len(examples)]
-    best = min(others, key=lambda name: np.mean([f["regret"] for f in rows[name].values()]))
+    others = [name for name in rows if name not in own and len(rows[name]) == len(examples)]
+    foreign = [name for name in others if not name.startswith(ALONE)]
+    best = min(foreign, key=lambda name: np.mean([f["regret"] for f in rows[name].values()]))
     found: dict[str, Any] = {"best_baseline": best}
     for name in own:
         found[name] = {}
-        for other in [*others, "race alone"]:
+        for other in others:
             less = [rows[other][p]["regret"] - rows[name][p]["regret"] for p in rows[name]]
             found[name][other] = with_interval(less, [examples[p].member for p in rows[name]])
     return found

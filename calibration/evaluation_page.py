@@ -42,6 +42,13 @@ def table(found: dict[str, Any]) -> str:
                     f"{p['pick_is_best']['mean']:.0%}, said {p['p_best_of_pick']['mean']:.0%}; "
                     + ", ".join(f"{name} ×{n}" for name, n in p["candidates"].items())
                 )
+        later = part["measured_later"]
+        if later["sweeps"]:
+            means = {name: m["regret"]["mean"] for name, m in later["methods"].items()}
+            lines.append(
+                f"on {later['sweeps']} sweeps measured after the rules were chosen: "
+                + ", ".join(f"{name} {means[name]:.3f}" for name in sorted(means, key=means.get))
+            )
         best = part["paired"]["best_baseline"]
         for name, against in part["paired"].items():
             if name != "best_baseline":
@@ -82,6 +89,7 @@ def page(found: dict[str, Any]) -> str:
             _plots(part),
             _html_table(part),
             _predictors(part),
+            _measured_later(part["measured_later"]),
         ]
     rows = "".join(
         f"<tr><td>{escape(name)}</td>"
@@ -113,8 +121,7 @@ def _html_table(part: dict[str, Any]) -> str:
             f"{m['points']['mean']:.1f}",
             *(_interval(m[figure], 2) for figure in ("spearman", "kendall", "depth_residual")),
         )
-        own = " class='own'" if name.startswith("advisor") else ""
-        rows.append(f"<tr{own}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(f"<tr{_own(name)}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     ceiling = part["ceiling"]
     rows.append(
         f"<tr><td>the best layer, measured again</td><td></td><td></td><td>{_interval(ceiling['regret_floor'])}</td>"
@@ -149,6 +156,28 @@ def _predictors(part: dict[str, Any]) -> str:
             )
             rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return f"<p></p><table><tr>{''.join(f'<th>{h}</th>' for h in head)}</tr>{''.join(rows)}</table>"
+
+
+def _own(name: str) -> str:
+    return " class='own'" if name.startswith("advisor") else ""
+
+
+def _measured_later(later: dict[str, Any]) -> str:
+    """The methods on the sweeps that were measured after the rules had been chosen on the others."""
+    if not later["sweeps"]:
+        return ""
+    methods = sorted(later["methods"].items(), key=lambda item: item[1]["regret"]["mean"])
+    rows = "".join(
+        f"<tr{_own(name)}><td>{escape(name)}</td>"
+        f"<td>{_interval(m['regret'])}</td><td>{_interval(m['spearman'], 2)}</td>"
+        f"<td>{_interval(m['depth_residual'], 2)}</td></tr>"
+        for name, m in methods
+    )
+    return (
+        f"<p>On the {later['sweeps']} sweeps ({later['policies']} policies) that were measured after it was chosen how "
+        "warm-ups are run and scored, and which features they give:</p><table><tr><th>method</th><th>regret in C</th>"
+        f"<th>Spearman</th><th>without depth</th></tr>{rows}</table>"
+    )
 
 
 def _plots(part: dict[str, Any]) -> str:

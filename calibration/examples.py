@@ -24,8 +24,8 @@ class Example:
     """One sweep under one decoding.
 
     ``x`` (L, F) are features, ``by_seed`` (S, L) contributions C against the same full-parameter gain, ``gain`` that
-    gain in score, ``floor`` the regret of the best layer itself, measured again, ``behind`` the layers that the
-    race ruled out (`Race.far_behind`). Of a published sweep not every layer of the ``stack`` need be there.
+    gain in score, ``floor`` the regret of the best layer itself, measured again, ``idle`` the layers whose warm-ups
+    brought nothing (`Race.idle`). Of a published sweep not every layer of the ``stack`` need be there.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Example:
     by_seed: np.ndarray
     gain: float
     floor: float
-    behind: frozenset[int] = frozenset()
+    idle: frozenset[int] = frozenset()
     stack: int = 0
 
     @property
@@ -91,7 +91,7 @@ def make_example(pair: Pair, effort: str, decoding: str, rules: RaceRules) -> Ex
         (by_seed - scores.base.mean()) / gain.value,
         gain.value,
         scores.regret_of_best(arms) / gain.value,
-        frozenset(race.far_behind()) if race else frozenset(),
+        frozenset(race.idle()) if race else frozenset(),
         pair.n_layers,
     )
 

@@ -40,6 +40,11 @@ def features(table: LayerTable, race: Race | None, effort: str) -> dict[str, np.
     return found
 
 
+def feature_names(effort: str) -> list[str]:
+    """Names of the features at an effort, in order."""
+    return list(features(LayerTable(2), None, effort))
+
+
 def position_features(n_layers: int) -> dict[str, np.ndarray]:
     """Powers of relative depth, whether a layer is at an end of the stack, and how the curve changes with its length.
 

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.corpus.records import Pair
-from calibration.corpus.replay import replay_race
 from calibration.examples import make_examples, published_examples
-from calibration.features import features
+from calibration.features import feature_names
 from calibration.predictor import Predictor, choose_candidate
-from calibration.race import CALIBRATED
 from probes.errors import UsageError
 from probes.registry import DECODINGS, EFFORTS
 
@@ -37,17 +35,10 @@ def fit_predictors(
                 candidate, errors = choose_candidate(examples)
             except UsageError as error:
                 raise UsageError(f"No predictor for {decoding} decoding: {error}") from error
-            predictor = Predictor(effort, decoding, candidate, feature_names(pairs, effort, decoding), examples)
+            predictor = Predictor(effort, decoding, candidate, feature_names(effort), examples)
             fitted = Fitted(predictor, errors)
             on_fitted(fitted)
             found.append(fitted)
     for one in found if folder is not None else []:  # all or none
         one.predictor.save(folder / Predictor.file_name(one.predictor.effort, one.predictor.decoding))
     return found
-
-
-def feature_names(pairs: Sequence[Pair], effort: str, decoding: str) -> list[str]:
-    """Names of the features at an effort, in order."""
-    pair = next(pair for pair in pairs if pair.is_whole)
-    race = replay_race(pair, decoding, CALIBRATED) if effort == "warmup" else None
-    return list(features(pair.table, race, effort))

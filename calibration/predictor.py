@@ -22,7 +22,7 @@ from calibration.candidates import CANDIDATES, USED
 from calibration.contribution import LEVEL
 from calibration.examples import Example
 from calibration.features import POSITION
-from calibration.race import CALIBRATED
+from calibration.race import ANSWERS, CALIBRATED, EXPECTED, Race
 from probes.errors import UsageError
 
 SCHEMA_VERSION = 1
@@ -37,7 +37,7 @@ class Prediction:
     ``advantage`` is the contribution over that of the policy's mean layer, with the ends of its 90 % interval;
     ``level`` the mean layer's expected contribution, give or take ``level_half``; ``p_best`` and ``p_top3`` chances
     that a sweep would find a layer best, or among its best three. ``unlike`` says what of the policy the corpus has not
-    seen the like of; each such thing has widened the intervals.
+    seen the like of; each such thing has widened the intervals. ``idle`` are layers whose warm-ups brought nothing.
     """
 
     advantage: np.ndarray
@@ -48,7 +48,7 @@ class Prediction:
     p_best: np.ndarray
     p_top3: np.ndarray
     unlike: list[str] = field(default_factory=list)
-    behind: frozenset[int] = frozenset()
+    idle: frozenset[int] = frozenset()
 
     @property
     def contribution(self) -> np.ndarray:
@@ -76,9 +76,9 @@ class Prediction:
 
     @property
     def order(self) -> list[int]:
-        """Layers, best first, those that a race has ruled out last; near-ties go to the later, which is cheaper."""
+        """Layers, best first, idle ones last; near-ties go to the later, which is cheaper."""
         return sorted(
-            range(len(self.advantage)), key=lambda k: (k in self.behind, -round(float(self.advantage[k]), 3), -k)
+            range(len(self.advantage)), key=lambda k: (k in self.idle, -round(float(self.advantage[k]), 3), -k)
         )
 
 
@@ -154,28 +154,28 @@ class Predictor:
         """SHA-256 of the examples."""
         return hashlib.sha256(json.dumps([_plain(e) for e in self.examples]).encode()).hexdigest()
 
-    def predict(
-        self, x: np.ndarray, behind: Collection[int] = (), race_steps: Sequence[int] | None = None
-    ) -> Prediction:
-        """What to expect of the layers with features `x` (L, F).
+    def predict(self, x: np.ndarray, idle: Collection[int] = (), race: Race | None = None) -> Prediction:
+        """What to expect of the layers with features `x` (L, F), which `race` has gone into.
 
-        `behind` are layers that a race has shown to be beaten beyond doubt: they come last, and none is best.
-        `race_steps` are its rungs. Raises `UsageError` for another number of features.
+        `idle` layers (`Race.idle`) come last, and none is best. Raises `UsageError` for another number of features.
         """
-        behind = frozenset(behind) if len(set(behind)) < len(x) else frozenset()
+        idle = frozenset(idle) if len(set(idle)) < len(x) else frozenset()
         if x.shape[1] != len(self.names):
             raise UsageError(f"{x.shape[1]} features were given, this predictor was fitted on {len(self.names)}.")
         rows, advantage = with_sweep(x, -1), self.advantage(x)
         ends = self._conformal.predict_interval(rows)[1][:, :, 0]
         unlike, factor = self._unlike(x)
-        if race_steps and list(race_steps) != self.race_steps[: len(race_steps)]:
-            unlike.append(
-                f"a race scored after {_listed(race_steps)} steps (the corpus has {_listed(self.race_steps)})"
-            )
-            factor += 0.25 * (1 + abs(np.log2(race_steps[-1] / self.race_steps[-1])))
+        steps = [rung.step for rung in race.rungs] if race else []
+        if steps != self.race_steps[: len(steps)]:
+            unlike.append(f"a race scored after {_listed(steps)} steps (the corpus has {_listed(self.race_steps)})")
+            factor += 0.25 * (1 + abs(np.log2(steps[-1] / self.race_steps[-1])))
+        usual = EXPECTED if self.decoding == "sampled" else ANSWERS
+        if race and race.scored_by != usual:
+            unlike.append(f"a race scored by {race.scored_by} (those of the corpus by {usual})")
+            factor += 0.5
         below = np.maximum(advantage - ends[:, 0], 0.0)
         above = np.maximum(ends[:, 1] - advantage, 0.0)
-        p_best, p_top3 = self._chances(x, behind, factor)
+        p_best, p_top3 = self._chances(x, idle, factor)
         level, spread = self._level
         return Prediction(
             advantage,
@@ -186,7 +186,7 @@ class Predictor:
             p_best,
             p_top3,
             unlike,
-            behind,
+            idle,
         )
 
     def advantage(self, x: np.ndarray) -> np.ndarray:
@@ -252,7 +252,7 @@ class Predictor:
         half = np.quantile(distances, min(1.0, LEVEL * (n + 1) / n), method="higher")
         return float(np.mean(by_member)), float(half)
 
-    def _chances(self, x: np.ndarray, behind: Collection[int], factor: float) -> tuple[np.ndarray, np.ndarray]:
+    def _chances(self, x: np.ndarray, idle: Collection[int], factor: float) -> tuple[np.ndarray, np.ndarray]:
         rng, rows, n = np.random.default_rng(0), with_sweep(x, -1), len(x)
         best, top = np.zeros(n), np.zeros(n)
         depth = np.linspace(0, 1, n)
@@ -261,7 +261,7 @@ class Predictor:
             for curve, rest in (self._errors[i] for i in rng.integers(len(self._errors), size=5)):
                 # Neighbouring layers err together, so the smooth part of an error is a whole sweep's.
                 drawn = predicted + factor * (np.polyval(curve, depth) + rng.choice(rest, n))
-                drawn[list(behind)] = -np.inf
+                drawn[list(idle)] = -np.inf
                 ranking = np.argsort(-drawn)
                 best[ranking[0]] += 1
                 top[ranking[:3]] += 1

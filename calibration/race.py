@@ -4,8 +4,8 @@ An arm is a layer with a learning rate. All arms answer the same validation prom
 noise that they share cancels in differences between them. At a rung, in this order:
 
 1. each layer keeps its better learning rate (from the rung on where `RaceRules.choose_rate` says so);
-2. an arm stops that is *surely behind* the leader: its score is lower by more than `RaceRules.z` standard errors of
-   their paired difference;
+2. where `RaceRules.z` is a number, an arm stops that is *surely behind* the leader: its score is lower by more than so
+   many standard errors of their paired difference;
 3. of more than the share `RaceRules.keep` of the layers, the lowest stop: successive halving (Jamieson & Talwalkar,
    arXiv 1502.07943), which the evidence does not back but the budget asks for. The record says which was which.
 
@@ -20,19 +20,17 @@ from math import ceil, floor
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
-from calibration.contribution import LEVEL, Estimate, mean_interval
+from calibration.contribution import Estimate, mean_interval
 from probes.errors import RunError, UsageError
+from probes.tasks.task import Row
+from probes.training.expected import Known
 from probes.training.joint import Arm, JointTrainer
 
-FAR = 4.0  # standard errors: beyond doubt, whatever a predictor says
 BEHIND, HALVED, RATE = "behind", "halved", "rate"
+EXPECTED, ANSWERS = "expected reward", "answers"  # what arms are scored by
 ALL_BROKE = "every arm broke down"
 _FIRST_SHARE = 0.5  # of the first step: what a later one of an arm takes on the base policy's completions
-
-
-NORMAL = float(norm.ppf((1 + LEVEL) / 2))  # half widths of 90 % intervals are so many standard errors
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class RaceRules:
 
     rungs: tuple[int, ...] = (2, 4, 8)
     prompts: int = 128
-    z: float = 2.0
+    z: float | None = 2.0
     keep: float = 0.5
     rate_rung: int = 0  # index of the rung from which on a layer has one rate
 
@@ -52,7 +50,7 @@ class RaceRules:
                 "rising numbers of steps, the first at least 1",
             ),
             "prompts": (self.prompts >= 2, "at least 2"),
-            "z": (self.z >= 0, "at least 0"),
+            "z": (self.z is None or self.z >= 0, "at least 0, or None"),
             "keep": (0 < self.keep <= 1, "above 0 and at most 1"),
             "rate rung": (self.rate_rung >= 0, "at least 0"),
         }
@@ -62,9 +60,10 @@ class RaceRules:
                 raise UsageError(f"The race's {name} {value} are not allowed: they must be {rule}.")
 
 
-# What the shipped predictors know: one early rung is mostly noise, and halving on it loses good layers
-# (`calibration.evaluation`).
-CALIBRATED = RaceRules(rungs=(8, 16), prompts=256)
+# What the shipped predictors know: nobody is stopped before the end. After 4 steps the best rate of a layer is the
+# highest that has not harmed it yet, and halving then loses good layers (`calibration.evaluation` shows both).
+CALIBRATED = RaceRules(rungs=(8,), prompts=256, z=None, keep=1.0)
+HALVED_RACE = RaceRules(rungs=(4, 8), prompts=256, z=None)
 
 
 def rungs_up_to(steps: int) -> tuple[int, ...]:
@@ -114,6 +113,7 @@ class Race:
     not_paid: list[list[float]] = field(default_factory=list)
     arm_steps: int = 0
     why_apart: str = ""  # why layers were trained one after another, if they were
+    scored_by: str = ANSWERS  # or `EXPECTED`
 
     @property
     def winner(self) -> Standing | None:
@@ -130,13 +130,12 @@ class Race:
             best.setdefault(standing.layer, standing)
         return [s for s in best.values() if s.out is None]
 
-    def far_behind(self, z: float = FAR) -> set[int]:
-        """Layers whose better arm was `z` standard errors or more behind the leader at its last rung."""
+    def idle(self) -> set[int]:
+        """Layers that are shown to be behind the leader and not shown to gain anything, at the last rung of each."""
         found = set()
         for layer in self.order():
-            rung, standing = self.last_of(layer)
-            error = (standing.to_leader.high - standing.to_leader.low) / (2 * NORMAL)
-            if standing.to_leader.value < -z * max(error, 1 / rung.n_prompts):
+            _, standing = self.last_of(layer)
+            if standing.to_leader.high < 0 and not standing.gain.above_zero:
                 found.add(layer)
         return found
 
@@ -218,7 +217,7 @@ def judge_rung(
     for i in order[1:]:
         difference = values[leader] - values[i]
         error = _standard_error(difference)
-        if i not in out and difference.mean() > rules.z * error and difference.mean() > 0:
+        if rules.z is not None and i not in out and difference.mean() > max(0.0, rules.z * error):
             out[i] = BEHIND
     layers = list(dict.fromkeys(arms[i][0] for i in order))
     room = max(1, ceil(rules.keep * len(layers)))
@@ -242,10 +241,11 @@ def judge_rung(
 
 def run_race(
     trainer: JointTrainer,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
     rules: RaceRules,
     *,
     decoding: str,
+    known: Known | None = None,
     samples: int = 1,
     seed: int = 0,
     budget: float | None = None,
@@ -259,10 +259,11 @@ def run_race(
     `rows` are the validation prompts, of which the first ``rules.prompts`` are answered. `budget` in seconds bounds
     training and scoring from here on: fewer arms go on where it would not pay for all; of those that have not been
     scored yet, those go on that come first in `preference`. `start` is the race so far, the trainer being in its state.
-    `on_rung` hears of each rung when its arms have been dropped. Raises `RunError` where too few prompts are scored.
+    `on_rung` hears of each rung when its arms have been dropped. With `known` completions an arm's scores are expected
+    rewards over them, without them rewards of its answers. Raises `RunError` where too few prompts are scored.
     """
     rows, began = list(rows)[: rules.prompts], clock()
-    race = start or Race(entered=len(trainer.live))
+    race = start or Race(entered=len(trainer.live), scored_by=ANSWERS if known is None else EXPECTED)
     earlier = race.rungs[-1].seconds if race.rungs else 0.0
     budget = None if budget is None else budget - earlier
     pace = _Pace(_FIRST_SHARE if trainer.config.base_steps else 1.0)
@@ -280,7 +281,7 @@ def run_race(
                 trainer.drop(late)
                 race = replace(race, not_paid=[list(arm) for arm in late])
         at, n_scored = clock(), len(trainer.live)
-        base, scores = trainer.score(rows, decoding=decoding, samples=samples, seed=seed)
+        base, scores = score_arms(trainer, rows, decoding, known, samples, seed)
         pace.scored(clock() - at, n_scored)
         broke = {arm_key(arm): str(failure) for arm, failure in trainer.failures.items()}
         unscored = [arm for arm, values in scores.items() if np.isnan(values).all()]
@@ -308,6 +309,22 @@ def run_race(
         if race.ended:
             break
     return race
+
+
+def score_arms(
+    trainer: JointTrainer, rows: Sequence[Row], decoding: str, known: Known | None, samples: int = 1, seed: int = 0
+) -> tuple[np.ndarray, dict[Arm, np.ndarray]]:
+    """Score of each prompt, (n,), of the base policy and by live arm: its expected reward over what is `known`, or,
+    where that is None, the reward of answers to `rows`."""
+    if known is None:
+        return trainer.score(rows, decoding=decoding, samples=samples, seed=seed)
+    base, found = trainer.expected(known.groups)
+    return known.average + base, {arm: known.average + values for arm, values in found.items()}
+
+
+def scored_by(decoding: str, known: Known | None) -> str:
+    """What arms are to be scored by: greedy answers have no luck in them, sampled ones have."""
+    return EXPECTED if decoding == "sampled" and known is not None and known.serves else ANSWERS
 
 
 def arm_key(arm: Arm) -> str:

@@ -62,8 +62,11 @@ def perform(
     on_step: Callable[[], None] = lambda: None,
     engine_options: dict[str, Any] | None = None,
     start: TrainingState | None = None,
+    score: Callable[..., dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train one arm and score it; returns the record as plain JSON. The policy is left as found.
+
+    `score` takes the place of `score_both`.
 
     `start` is where a warm-up of this very run had got to (``went_on_from`` says after which step); one of another run
     is left aside.
@@ -94,7 +97,7 @@ def perform(
         with make_trainer(policy, task, split, protocol, run.layers, config, engine_options, start) as trainer:
             trainer.run(note)
             try:
-                record |= score_both(policy, task, split, protocol, config.max_new_tokens)
+                record |= (score or score_both)(policy, task, split, protocol, config.max_new_tokens)
             except (NotFiniteError, UnscoredError) as error:
                 raise TrainingFailure(config.steps - 1, f"its answers cannot be scored ({error})") from error
             record["trained_parameters"] = sum(p.numel() for p in trainer.trained.values())

@@ -1,5 +1,7 @@
 """A tiny trained policy with its task and rollouts, and an untrained policy of every architecture."""
 
+import os
+
 import pytest
 import torch
 from policies import ARCHITECTURES, SUMS, TINY, make_model
@@ -11,7 +13,7 @@ from probes.tasks import load_task
 
 @pytest.fixture(scope="session")
 def _tiny() -> Policy:
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     return load_policy(str(TINY), device="cpu")
 
 

@@ -97,7 +97,7 @@ def race_options(function: Callable) -> Callable:
         click.option(
             "--race-steps",
             type=int,
-            help="Longest warm-up in steps [default: 16, 8 with a budget, or --steps without --verify].",
+            help="Longest warm-up in steps [default: 8, or --steps without --verify].",
         ),
         click.option(
             "--race-budget",
@@ -105,14 +105,14 @@ def race_options(function: Callable) -> Callable:
             help="Bound on the race's time [default: none, or --budget without --verify].",
         ),
         click.option(
-            "--race-rates", default="1e-4,3e-4", show_default=True, metavar="A,B,...", help="Rates that are raced."
+            "--race-rates", default="1e-4,3e-4,1e-3", show_default=True, metavar="A,B,...", help="Rates that are raced."
         ),
         click.option(
             "--race-on",
-            default="base",
+            default="own",
             show_default=True,
-            metavar="base|own",
-            help="Completions that warm-ups train on: the base policy's, drawn once for all, or each layer's own.",
+            metavar="own|base",
+            help="Completions that warm-ups train on: each layer's own, or the base policy's, drawn once for all.",
         ),
     ]
     for option in reversed(options):
@@ -123,7 +123,7 @@ def race_options(function: Callable) -> Callable:
 def make_warmup(arguments: dict[str, Any], prove: bool, context: click.Context) -> "Warmup":
     """The race that the command line describes; without a verification, --steps and --budget are the race's."""
     from advisor.warming import Warmup
-    from calibration.race import CALIBRATED, rungs_up_to
+    from calibration.race import CALIBRATED, RaceRules, rungs_up_to
 
     steps, budget, on = arguments["race_steps"], arguments["race_budget"], arguments["race_on"]
     if not prove:
@@ -132,17 +132,19 @@ def make_warmup(arguments: dict[str, Any], prove: bool, context: click.Context) 
         budget = arguments["budget"] if budget is None else budget
     if steps is not None and steps < 1:
         raise UsageError(f"{steps} steps are too few for a race: give at least 1.")
-    if on not in ("base", "own"):
-        raise unknown_name("race-on", on, ("base", "own"), "Pass one of these as --race-on.")
+    if on not in ("own", "base"):
+        raise unknown_name("race-on", on, ("own", "base"), "Pass one of these as --race-on.")
     if arguments["validation"] < 2:
         raise UsageError(f"--validation {arguments['validation']} is too few for a race: give at least 2.")
-    if steps is None and budget is not None:
-        steps = 8  # a budget is better spent on more layers than on longer warm-ups
-    rules = replace(CALIBRATED, prompts=arguments["validation"])
+    steps, rules = steps or CALIBRATED.rungs[-1], replace(CALIBRATED, prompts=arguments["validation"])
+    if budget is None:
+        rules = replace(rules, rungs=(steps,))
+    else:  # a race: the better half goes on
+        rules = replace(rules, rungs=rungs_up_to(steps), keep=RaceRules.keep)
     return Warmup(
         make_options({**arguments, "budget": None, "engine": "native", "trl_options": ()}).protocol,
         _rates(arguments["race_rates"], "--race-rates"),
-        rules if steps in (None, rules.rungs[-1]) else replace(rules, rungs=rungs_up_to(steps)),
+        rules,
         _seconds(budget, "--race-budget" if arguments["race_budget"] else "--budget"),
         on == "base",
     )

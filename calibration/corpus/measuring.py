@@ -12,16 +12,20 @@ from typing import Any
 import numpy as np
 
 from calibration.protocol import Protocol, Split
+from calibration.race import EXPECTED, score_arms, scored_by
 from calibration.runs import Run, arm_name, final_reward, perform, plain
 from calibration.sweep import Sweep
+from probes.errors import NotFiniteError
 from probes.measure import measure
 from probes.policy import Policy
 from probes.registry import DECODINGS, list_probes
-from probes.rollouts import SamplingConfig, collect_rollouts
+from probes.rollouts import Group, SamplingConfig, collect_rollouts
+from probes.scoring import score_policy
 from probes.tasks.task import Row, Task
+from probes.training.expected import expected_rewards, know
 from probes.training.joint import Arm, JointTrainer
 
-WARMUP_STEPS = (2, 4, 8, 16)  # after which the warm-ups are scored
+WARMUP_STEPS = (4, 8)  # after which the warm-ups are scored
 WARMUP_PROMPTS = 256
 _WARMUP_SEED = 101  # apart from those of the sweeps
 
@@ -39,11 +43,11 @@ def measure_arm(
     first, *others = protocol.seed_numbers
     records = {}
     for run in [Run(layers, first, rate) for rate in protocol.rates_of(arm_name(layers))]:
-        records[run.key] = _short(perform(policy, task, split, protocol, run))
+        records[run.key] = _short(perform(policy, task, split, protocol, run, score=expected_scores))
         yield run, records[run.key]
     for rate in sorted(chosen_rates(protocol, base, records, layers)):
         for run in [Run(layers, seed, rate) for seed in others]:
-            yield run, _short(perform(policy, task, split, protocol, run))
+            yield run, _short(perform(policy, task, split, protocol, run, score=expected_scores))
 
 
 def measure_layers(
@@ -111,18 +115,59 @@ def _train(
         for layer, rate in arms:
             run, curve = Run((layer,), seed, rate), trainer.curves.get((layer, rate), [])
             scored = (layer, rate) in trainer.live
-            scores = (
-                {name: [plain(v) for v in found[layer, rate]] for name, found in held_out.items()} if scored else None
-            )
+            scores = {name: _short_numbers(found[layer, rate]) for name, found in held_out.items()} if scored else None
             rewards = [plain(step["reward"]) for step in curve]
             record = records[run.key] | {"held_out": scores, "rewards": rewards, "final_reward": final_reward(curve)}
             yield run, record | {"seconds": round(seconds, 3)}
 
 
 def _scores(trainer: JointTrainer, rows: Sequence[Row], protocol: Protocol) -> dict[str, dict[Arm, np.ndarray]]:
-    """Reward of each row's prompt by decoding and live arm."""
-    settings = {"samples": protocol.sampled_completions, "seed": protocol.training.seed}
-    return {decoding: trainer.score(rows, decoding=decoding, **settings)[1] for decoding in DECODINGS}
+    """Reward of each row's prompt by decoding and live arm; sampled ones as `expected_scores` takes them."""
+    _, greedy = trainer.score(rows, decoding="greedy", seed=protocol.training.seed)
+    _, sampled = trainer.expected(the_answers(trainer.policy, rows))
+    return {"greedy": greedy, "sampled": sampled}
+
+
+def expected_scores(
+    policy: Policy, task: Task, split: Split, protocol: Protocol, max_new_tokens: int
+) -> dict[str, Any]:
+    """Scores of the policy as it is, in the form of `calibration.runs.score_both`.
+
+    Sampled ones are not sampled: these tasks reward one answer and nothing else, so the expected reward is the
+    probability of that answer, which one forward pass tells without noise. Greedy ones are answers. Raises
+    `NotFiniteError`.
+    """
+    found: dict[str, Any] = {}
+    for name, rows in (("validation", split.validation), ("held_out", split.held_out)):
+        greedy = score_policy(policy, task, rows, decoding="greedy", max_new_tokens=max_new_tokens)
+        sampled, _ = expected_rewards(policy, [], the_answers(policy, rows), protocol.training.temperature)
+        if not np.isfinite(sampled).all():
+            raise NotFiniteError
+        found[name] = {"greedy": greedy, "sampled": sampled}
+    return {
+        "validation": {decoding: plain(np.nanmean(values)) for decoding, values in found["validation"].items()},
+        "held_out": {decoding: _short_numbers(values) for decoding, values in found["held_out"].items()},
+    }
+
+
+def the_answers(policy: Policy, rows: Sequence[Row]) -> list[Group]:
+    """The one rewarded completion of each row's prompt: its answer and the end."""
+    tokenizer, end = policy.tokenizer, policy.eos_ids[0]
+    return [
+        Group(
+            row,
+            list(tokenizer(row["prompt"])["input_ids"]),
+            [[*tokenizer(row["answer"])["input_ids"], end]],
+            [row["answer"]],
+            np.ones(1),
+        )
+        for row in rows
+    ]
+
+
+def _short_numbers(values: np.ndarray) -> list[float | None]:
+    """Scores with three decimals: what rounding adds to the mean of hundreds of prompts is below 0.0001."""
+    return [None if np.isnan(value) else round(float(value), 3) for value in values]
 
 
 def measure_probes(policy: Policy, task: Task, protocol: Protocol) -> dict[str, Any]:
@@ -150,33 +195,54 @@ def measure_probes(policy: Policy, task: Task, protocol: Protocol) -> dict[str, 
     }
 
 
-def measure_warmup(policy: Policy, task: Task, split: Split, protocol: Protocol) -> dict[str, Any]:
-    """Warm-ups of all layers at all rates on the base policy's completions, scored at every rung without dropping any.
+def measure_warmup(
+    policy: Policy, task: Task, split: Split, protocol: Protocol, arms: Sequence[Arm] | None = None
+) -> dict[str, Any]:
+    """Warm-ups of all layers at all rates, or of `arms`, each on its own completions, scored at every rung.
 
-    Any race (`calibration.race`) can be replayed on it: ``rungs`` hold the reward of each validation prompt by decoding
-    and arm ("layer,rate"), and of the base policy.
+    No arm is dropped, so any race (`calibration.race`) can be replayed on it: ``rungs`` hold the score of each
+    validation prompt by decoding and arm ("layer,rate"), and of the base policy: the reward of its greedy answer, and
+    its expected reward when it is sampled, over completions that the base policy has sampled (or of one sampled answer
+    where too little is ``known``; ``scored_by`` tells). At the last rung ``sampled_answers`` has the mean rewards of
+    one sampled answer of each arm, for comparison, which the ``total`` seconds leave out.
     """
     began = time.perf_counter()
-    training = replace(protocol.training, steps=WARMUP_STEPS[-1], base_steps=WARMUP_STEPS[-1], seed=_WARMUP_SEED)
-    arms = [(k, rate) for k in range(policy.n_layers) for rate in protocol.learning_rates]
-    rows, rungs, training_seconds = list(split.validation)[:WARMUP_PROMPTS], [], 0.0
+    training = replace(protocol.training, steps=WARMUP_STEPS[-1], base_steps=0, seed=_WARMUP_SEED)
+    arms = arms or [(k, rate) for k in range(policy.n_layers) for rate in protocol.learning_rates]
+    rows, rungs = list(split.validation)[:WARMUP_PROMPTS], []
+    seconds = dict.fromkeys(("known", "training", *DECODINGS, "sampled answers"), 0.0)
     with JointTrainer(policy, task, training, arms, rows=split.train) as trainer:
+        known = know(policy, task, rows, trainer.config)
+        by = {decoding: scored_by(decoding, known) for decoding in DECODINGS}
+        seconds["known"] = time.perf_counter() - began
         while trainer.live and trainer.steps_done < WARMUP_STEPS[-1]:
             at = time.perf_counter()
             trainer.step()
-            training_seconds += time.perf_counter() - at
+            seconds["training"] += time.perf_counter() - at
             if trainer.steps_done in WARMUP_STEPS:
-                rung = {"step": trainer.steps_done, "base": {}, "scores": {}}
+                rung: dict[str, Any] = {"step": trainer.steps_done, "base": {}, "scores": {}}
                 for decoding in DECODINGS:
-                    base, scores = trainer.score(rows, decoding=decoding, seed=_WARMUP_SEED)
-                    rung["base"][decoding] = [plain(v) for v in base]
-                    rung["scores"][decoding] = {
-                        f"{k},{rate:g}": [plain(v) for v in values] for (k, rate), values in scores.items()
-                    }
+                    at, used = time.perf_counter(), known if by[decoding] == EXPECTED else None
+                    base, found = score_arms(trainer, rows, decoding, used, seed=_WARMUP_SEED)
+                    seconds[decoding] += time.perf_counter() - at
+                    rung["base"][decoding] = _short_numbers(base)
+                    rung["scores"][decoding] = {f"{k},{rate:g}": _short_numbers(v) for (k, rate), v in found.items()}
                 rungs.append(rung)
+        at = time.perf_counter()
+        if rungs and trainer.live:
+            _, answers = trainer.score(rows, decoding="sampled", seed=_WARMUP_SEED)
+            rungs[-1]["sampled_answers"] = {f"{k},{r:g}": plain(np.nanmean(v)) for (k, r), v in answers.items()}
+        seconds["sampled answers"] = time.perf_counter() - at
         failures = {f"{k},{rate:g}": str(failure) for (k, rate), failure in trainer.failures.items()}
-    seconds = {"training": round(training_seconds, 3), "total": round(time.perf_counter() - began, 3)}
-    return {"seed": _WARMUP_SEED, "rungs": rungs, "failures": failures, "seconds": seconds}
+    seconds["total"] = time.perf_counter() - began - seconds["sampled answers"]
+    return {
+        "seed": _WARMUP_SEED,
+        "known": round(known.share, 4),
+        "scored_by": by,
+        "rungs": rungs,
+        "failures": failures,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
 
 
 def _short(record: dict[str, Any]) -> dict[str, Any]:

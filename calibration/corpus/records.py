@@ -17,8 +17,9 @@ from calibration.sweep import Sweep
 from probes.errors import UsageError
 from probes.table import LayerTable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SMALL_POLICIES = Path(__file__).parent / "small_policies"
+SAMPLES = "samples"  # how sampled scores of a pair may have been taken; or `calibration.race.EXPECTED`
 _SUFFIX = ".jsonl.gz"
 _PACKAGES = ("layer-advisor", "torch", "transformers", "numpy", "scikit-learn", "captum")
 _PARTS = ("probes", "warmup", "others")
@@ -29,7 +30,8 @@ class Pair:
     """One policy on one task, as measured.
 
     ``head`` says what was measured: ``policy`` (with ``family``, and ``member``, which policies of one pre-training run
-    share), ``task``, ``protocol``, ``packages``. ``probes`` and ``warmup`` are as `calibration.corpus.measuring` makes
+    share), ``task``, ``protocol``, ``packages``, and whether ``sampled_scores`` are "expected reward", or the means of
+    "samples", which are noisier. ``probes`` and ``warmup`` are as `calibration.corpus.measuring` makes
     them, None for a pair without headroom, of which only full-parameter training is known. ``others`` holds what other
     tools say of the layers.
     """
@@ -128,6 +130,12 @@ def load_pair(file: Path) -> Pair:
 def load_corpus(folders: Iterable[Path] = (SMALL_POLICIES,)) -> list[Pair]:
     """Every pair in these folders, by name."""
     return sorted((load_pair(file) for folder in folders for file in pair_files(folder)), key=lambda pair: pair.name)
+
+
+def chosen_on() -> set[str]:
+    """Names of the sweeps that were looked at while the rules of warm-ups and features were chosen."""
+    lines = (Path(__file__).parent / "chosen_on.txt").read_text(encoding="utf-8").splitlines()
+    return {line for line in lines if line and not line.startswith("#")}
 
 
 def pair_files(folder: Path) -> Iterator[Path]:

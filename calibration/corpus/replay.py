@@ -16,7 +16,7 @@ def replay_race(pair: Pair, decoding: str, rules: RaceRules, rates: tuple[float,
     """
     rungs = {rung["step"]: rung for rung in pair.warmup["rungs"]}
     live: set[Arm] | None = None
-    race, before = Race(broke=dict(pair.warmup["failures"])), 0
+    race, before = Race(broke=dict(pair.warmup["failures"]), scored_by=pair.warmup["scored_by"][decoding]), 0
     for index, step in enumerate(rules.rungs):
         found = (
             {arm_of(name): values for name, values in rungs[step]["scores"][decoding].items()} if step in rungs else {}

@@ -17,11 +17,15 @@ from probes.policy import Policy
 from probes.tape import replaced_forwards
 from probes.training.branch import Branch, hidden_of, like, select_rows
 
+Read = Callable[[torch.Tensor], torch.Tensor]  # from the logits of a batch
+
 
 @torch.no_grad()
-def base_pass(policy: Policy, batch: GroupBatch, layers: Collection[int]) -> tuple[dict[int, Any], torch.Tensor]:
-    """What the base policy hands to each of `layers` (its hidden states in the form that layers return them), and its
-    log-probabilities (N,). Cost: one forward."""
+def base_pass(
+    policy: Policy, batch: GroupBatch, layers: Collection[int], read: Read | None = None
+) -> tuple[dict[int, Any], torch.Tensor]:
+    """What the base policy hands to each of `layers` (its hidden states in the form that layers return them), and what
+    `read` makes of its logits: the log-probabilities (N,) unless told otherwise. Cost: one forward."""
     handed: dict[int, Any] = {}
 
     def forward_of(k: int, layer: nn.Module, original: Callable) -> Callable:
@@ -34,8 +38,8 @@ def base_pass(policy: Policy, batch: GroupBatch, layers: Collection[int]) -> tup
         return forward
 
     with replaced_forwards(list(policy.stack.layers), forward_of):
-        log_probs = batch.log_probs(policy.model(**batch.inputs).logits)
-    return handed, log_probs
+        found = (read or batch.log_probs)(policy.model(**batch.inputs).logits)
+    return handed, found
 
 
 def branch_log_probs(
@@ -44,8 +48,10 @@ def branch_log_probs(
     handed: dict[int, Any],
     branches: Sequence[Branch],
     checkpointing: bool = False,
+    read: Read | None = None,
 ) -> list[torch.Tensor]:
-    """Log-probabilities of the completion tokens under each of `branches`, (N,) each; `handed` is of `base_pass`.
+    """Log-probabilities of the completion tokens under each of `branches`, (N,) each, or what `read` makes of their
+    logits; `handed` is of `base_pass`.
 
     Branches come lowest layer first. Cost: the layers from each branch's own upwards, and the head.
     """
@@ -78,4 +84,4 @@ def branch_log_probs(
 
     with replaced_forwards(list(policy.stack.layers), forward_of):
         logits = policy.model(**batch.inputs).logits
-    return [batch.log_probs(part) for part in logits.split(n_rows)]
+    return [(read or batch.log_probs)(part) for part in logits.split(n_rows)]

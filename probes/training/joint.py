@@ -30,6 +30,7 @@ from probes.training.branched_sampling import sample_branches
 from probes.training.branched_update import base_pass, branch_log_probs
 from probes.training.checkpointing import checkpointed
 from probes.training.config import TrainingConfig
+from probes.training.expected import expected_rewards
 from probes.training.failure import TrainingFailure
 from probes.training.loss import loss_part, normaliser
 from probes.training.sharing import branches_share
@@ -38,6 +39,7 @@ from probes.training.trainer import EXPLODED, StepRecord, checked, optimizer_ste
 
 Arm = tuple[int, float]  # layer, learning rate
 
+NOT_FINITE = "the policy's logits are no longer finite"
 _ROWS_FACTOR = 8  # more rows are sampled at once than of one policy: those that follow the base policy's are cheap
 
 
@@ -168,6 +170,26 @@ class JointTrainer:
         rewards = lambda ids: mean_rewards(self.policy, self.task, rows, prompts, by_prompt(ids, samples))  # noqa: E731
         return rewards(base), {arm: rewards(ids) for arm, ids in own.items()}
 
+    def expected(self, groups: Sequence[Group]) -> tuple[np.ndarray, dict[Arm, np.ndarray]]:
+        """Expected reward of each group's prompt, (n,), of the base policy and by live arm, sampled as in training.
+
+        See `probes.training.expected`; `groups` hold known completions with their rewards. An arm whose logits are not
+        finite moves to ``failures``. Cost: for each arm a forward pass over the completions, from its layer upwards.
+        """
+        branches, temperature = list(self.live.values()), self.config.temperature
+        if self._together:
+            base, own = expected_rewards(self.policy, branches, groups, temperature, self._share)
+        else:
+            base, own = expected_rewards(self.policy, [], groups, temperature, self._share)
+            for branch in branches:
+                with branch.installed(self.policy):
+                    own.append(expected_rewards(self.policy, [], groups, temperature, self._share)[0])
+        self._on_arms(len(self.live))
+        found = dict(zip(list(self.live), own, strict=True))
+        for arm in [arm for arm, values in found.items() if not np.isfinite(values).all()]:
+            self._fail(arm, TrainingFailure(self.steps_done, NOT_FINITE))
+        return base, {arm: found[arm] for arm in self.live}
+
     def _base_step(self) -> tuple[dict[Arm, list[Group]], dict[Arm, tuple[float, float]]]:
         """A step on completions of the base policy: groups, and loss and gradient norm, by arm."""
         groups = sample_step(self.policy, self.task, self.rows, self.prompts, self.steps_done, self.config)
@@ -283,7 +305,7 @@ class JointTrainer:
             base += of_base
             for arm, ids in zip(arms, found, strict=True):
                 if ids is None:
-                    self._fail(arm, TrainingFailure(self.steps_done, "the policy's logits are no longer finite"))
+                    self._fail(arm, TrainingFailure(self.steps_done, NOT_FINITE))
                 else:
                     own[arm] += ids
         return base, {arm: ids for arm, ids in own.items() if arm in self.live}

@@ -74,7 +74,8 @@ def test_every_layer_has_its_gain(raced):
     assert best["gain_low"] < best["gain"] < best["gain_high"]
     written = json.loads((folder / "ranking.json").read_text())
     assert written["race"]["rungs"][0]["step"] == 1
-    assert written["protocol"]["warmup"]["base_steps"] == 4
+    assert written["protocol"]["warmup"]["base_steps"] == 0
+    assert written["race"]["scored_by"] in ("expected reward", "answers")
     assert 0.3 * listening.total < listening.counted <= 1.2 * listening.total
     assert sorted(p.name for p in (folder / "warmups").iterdir()) == sorted(
         f"layer-{s.layer}.safetensors" for s in rec.race.finalists
@@ -141,9 +142,7 @@ def test_verification_goes_on_from_the_winner_and_gives_what_training_anew_gives
     assert run["went_on_from"] == 4
     assert run["rate"] == rec.race.winner.rate
     assert len(run["rewards"]) == 6
-    assert went_on.protocol["base_steps"] == 4
-    training = replace(PROTOCOL.training, base_steps=4)
-    anew = replace(PROTOCOL, seeds=1, training=training, known_rates={arm: rec.race.winner.rate})
+    anew = replace(PROTOCOL, seeds=1, known_rates={arm: rec.race.winner.rate})
     settings["options"] = replace(options, protocol=anew)
     expected = advisor.verify(tiny.model, tiny.tokenizer, task, **settings)
     assert went_on.results()[arm].score.value == pytest.approx(expected.results()[arm].score.value, abs=1e-6)
@@ -188,6 +187,30 @@ def test_a_planted_layer_wins(own_tiny, sums):
     assert rec.layers[4]["p_best"] == 1
     others = [s for rung in rec.race.rungs for s in rung.standings if s.layer != 4]
     assert all(s.gain.value == 0 for s in others)
+
+
+def test_a_race_on_the_base_policys_completions_goes_on_with_them(tiny, sums, tmp_path):
+    task, warmup = task_with(sums, evens), replace(WARMUP, on_base=True, rules=RaceRules(rungs=(2,), prompts=40))
+    rec = recommend(tiny.model, tiny.tokenizer, task, warmup=warmup, output_dir=tmp_path / "run")
+    assert rec.protocol["warmup"]["base_steps"] == 2
+    options = advisor.MeasuringOptions(replace(PROTOCOL, seeds=1), 4, reference="none", interval_width=0.9)
+    begun = warming.load_finalist(tmp_path / "run", rec.race.winner.layer)
+    layer = [rec.race.winner.layer]
+    found = advisor.verify(tiny.model, tiny.tokenizer, task, layer=layer, options=options, start=begun)
+    assert found.protocol["base_steps"] == 2
+    assert any(run.get("went_on_from") == 2 for run in found.runs)
+
+
+def test_a_race_without_known_answers_is_scored_by_answers(tiny, sums, monkeypatch):
+    monkeypatch.setattr("probes.training.expected._LEAST_SHARE", 9.0)
+    listening = Listening()
+    rec = recommend(tiny.model, tiny.tokenizer, task_with(sums, evens), decoding="sampled", progress=listening)
+    assert rec.race.scored_by == "answers"
+    assert any("answer for themselves" in note for note in listening.notes)
+    monkeypatch.setattr("probes.training.expected._LEAST_SHARE", 0.0)
+    again = recommend(tiny.model, tiny.tokenizer, task_with(sums, evens), decoding="sampled")
+    assert again.race.scored_by == "expected reward"
+    assert recommend(tiny.model, tiny.tokenizer, task_with(sums, evens)).race.scored_by == "answers"  # greedy
 
 
 def test_layers_that_cannot_learn_are_no_ranking(own_tiny, sums):
@@ -260,5 +283,5 @@ def test_a_recommendation_with_a_race_tells_its_verification_everything(raced):
     assert options.protocol.training.prompts_per_step == 8
     assert options.protocol.training.warmup_steps == 0
     config = options.protocol.config(begun_of(raced).config.seed, begun_of(raced).config.learning_rate)
-    config = replace(config, base_steps=4, max_new_tokens=options.max_new_tokens)
+    config = replace(config, max_new_tokens=options.max_new_tokens)
     assert begun_of(raced).fits((rec.race.winner.layer,), config, begun_of(raced).setting)

@@ -85,10 +85,10 @@ def test_another_tasks_ranking_is_of_the_same_policy():
 
 def test_a_replayed_race_finds_a_planted_winner_and_costs_less_than_all_of_it():
     pair = make_pair("a", [0.1, 0.1, 3.0, 0.1, 0.1, 0.1])
-    rules = RaceRules(rungs=(2, 4, 8), prompts=64)
+    rules = RaceRules(rungs=(4, 8), prompts=64)
     race = replay_race(pair, "greedy", rules)
     assert race.winner.layer == 2
-    everything = replay_race(pair, "greedy", RaceRules(rungs=(2, 4, 8, 16), prompts=64, keep=1.0, z=1e9))
-    assert everything.arm_steps == 6 * 16
-    assert race_share(pair, race, rules) < race_share(pair, everything, rules)
-    assert race_share(pair, everything, rules) == pytest.approx(1.5 / 14)  # one decoding of two is scored
+    everything = replay_race(pair, "greedy", RaceRules(rungs=(4, 8), prompts=64, keep=1.0, z=None))
+    assert everything.arm_steps == 6 * 8
+    assert race_share(pair, race, rules, "greedy") < race_share(pair, everything, rules, "greedy")
+    assert race_share(pair, everything, rules, "greedy") == pytest.approx(1.4 / 14)  # one decoding of two is scored

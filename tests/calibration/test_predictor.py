@@ -8,8 +8,10 @@ from scipy.stats import spearmanr
 
 from calibration.candidates import CANDIDATES
 from calibration.examples import make_examples
-from calibration.fitting import feature_names, fit_predictors
+from calibration.features import feature_names
+from calibration.fitting import fit_predictors
 from calibration.predictor import SHIPPED, Predictor, choose_candidate, fit, with_sweep
+from calibration.race import ANSWERS, EXPECTED, Race, Rung
 from probes.errors import UsageError
 from probes.registry import DECODINGS, EFFORTS
 
@@ -22,7 +24,7 @@ def planted():
 @pytest.fixture(scope="module")
 def predictor(planted):
     examples = make_examples(planted, "probe", "greedy")
-    return Predictor("probe", "greedy", "ridge", feature_names(planted, "probe", "greedy"), examples)
+    return Predictor("probe", "greedy", "ridge", feature_names("probe"), examples)
 
 
 @pytest.mark.parametrize("candidate", [name for name in CANDIDATES if not name.startswith("depth")])
@@ -62,7 +64,7 @@ def test_intervals_cover_unseen_families(planted):
     for seed in range(3):
         pairs = planted_corpus(strength=0.5, seed=seed)
         examples = make_examples(pairs, "probe", "greedy")
-        names = feature_names(pairs, "probe", "greedy")
+        names = feature_names("probe")
         for family in {e.family for e in examples}:
             others = [e for e in examples if e.family != family]
             own = Predictor("probe", "greedy", "ridge, strong", names, others)
@@ -75,13 +77,13 @@ def test_intervals_cover_unseen_families(planted):
     assert 0.8 < np.mean(inside) < 0.99
 
 
-def test_layers_that_a_race_ruled_out_come_last(predictor):
+def test_layers_whose_warm_ups_brought_nothing_come_last(predictor):
     x = predictor.examples[0].x
     best = predictor.predict(x).order[0]
-    said = predictor.predict(x, behind={best})
+    said = predictor.predict(x, idle={best})
     assert said.order[-1] == best
     assert said.p_best[best] == 0
-    everything = predictor.predict(x, behind=set(range(len(x))))  # nobody to lead: the race says nothing
+    everything = predictor.predict(x, idle=set(range(len(x))))  # nobody to lead: the race says nothing
     assert everything.order[0] == best
 
 
@@ -94,10 +96,13 @@ def test_what_the_corpus_has_not_seen_is_said_and_widens_the_intervals(predictor
     assert any("fisher" in what for what in said.unlike)
     width = lambda p: (p.advantage_high - p.advantage_low)[1:].mean()  # noqa: E731
     assert width(said) > 1.5 * width(plain)
-    short = predictor.predict(x, race_steps=(2, 4))
-    assert short.unlike == ["a race scored after 2 and 4 steps (the corpus has 8 and 16)"]
+    short = predictor.predict(x, race=raced(2, 4, 8))
+    assert short.unlike == ["a race scored after 2, 4 and 8 steps (the corpus has 8)"]
     assert width(short) > width(plain)
-    assert predictor.predict(x, race_steps=(8,)).unlike == []  # one layer was left
+    assert predictor.predict(x, race=raced(8)).unlike == []
+    other = predictor.predict(x, race=raced(8, scored_by=EXPECTED))
+    assert other.unlike == ["a race scored by expected reward (those of the corpus by answers)"]
+    assert width(other) > width(plain)
     long = predictor.predict(np.repeat(x, 4, axis=0))
     assert any("32 layers (the corpus has 8 to 8)" in what for what in long.unlike)
     assert width(long) > 2 * width(plain)
@@ -110,6 +115,10 @@ def test_a_file_gives_the_same_predictions_and_no_code_runs(predictor, tmp_path)
     x = predictor.examples[1].x
     np.testing.assert_allclose(again.predict(x).advantage, predictor.predict(x).advantage, atol=1e-4)
     assert json.loads(gzip.decompress(file.read_bytes()))["data_sha256"] == again.data_hash
+
+
+def raced(*steps, scored_by=ANSWERS) -> Race:
+    return Race([Rung(step, 0.2, 64, [], 1.0) for step in steps], scored_by=scored_by)
 
 
 def change(**fields):
@@ -169,7 +178,7 @@ def test_the_shipped_predictors_are_those_of_the_corpus(effort, decoding):
 def test_a_long_stack_gets_its_chances_layer_by_layer():
     """Where nothing tells layers apart none may stand out, however the corpus's short sweeps are stretched."""
     null = make_examples(planted_corpus(strength=0.0, families=6, tasks=4), "static", "greedy")
-    predictor = Predictor("static", "greedy", "depth curve", feature_names(planted_corpus(), "static", "greedy"), null)
+    predictor = Predictor("static", "greedy", "depth curve", feature_names("static"), null)
     flat = np.zeros((30, len(predictor.names)))
     chances = predictor.predict(flat).p_best
     assert chances.max() < 4 / 30

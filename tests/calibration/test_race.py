@@ -163,6 +163,14 @@ def test_the_best_layer_wins_for_a_fraction_of_the_steps():
     assert Race.from_dict(race.as_dict()) == race
 
 
+def test_layers_that_bring_nothing_beside_one_that_does_are_idle():
+    truth = {(k, 1e-3): 0.2 + 0.3 * (k in (2, 3)) for k in range(6)}
+    race = run_race(Lookup(truth), ROWS, RaceRules(keep=1.0, z=None), decoding="greedy")
+    assert race.idle() == {0, 1, 4, 5}
+    flat = run_race(Lookup(dict.fromkeys(truth, 0.2)), ROWS, RaceRules(), decoding="greedy")
+    assert flat.idle() == set()
+
+
 def test_without_any_difference_the_later_layer_wins_and_nobody_is_called_behind():
     race = run_race(Lookup(dict.fromkeys(TRUTH, 0.5)), ROWS, RaceRules(), decoding="greedy")
     assert race.winner.layer == 7

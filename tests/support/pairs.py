@@ -4,6 +4,7 @@ import numpy as np
 
 from calibration.corpus.records import Pair
 from calibration.protocol import Protocol
+from calibration.race import ANSWERS, EXPECTED
 from calibration.runs import Run
 from probes.registry import DECODINGS, list_columns
 from probes.training import TrainingConfig
@@ -57,11 +58,15 @@ def make_pair(
                     for d in DECODINGS
                 },
             }
-            for step in (2, 4, 8, 16)
+            for step in (4, 8)
         ],
         "failures": {},
-        "seconds": {"training": 1.0, "total": 2.0},
+        "known": 1.0,
+        "scored_by": {"greedy": ANSWERS, "sampled": EXPECTED},
+        "seconds": {"known": 0.2, "training": 1.0, "greedy": 0.4, "sampled": 0.4, "sampled answers": 0.3, "total": 2.0},
     }
+    last = warmup["rungs"][-1]
+    last["sampled_answers"] = {arm: float(np.mean(values)) for arm, values in last["scores"]["sampled"].items()}
     probes = {
         "n_layers": n,
         "columns": columns,
@@ -78,6 +83,7 @@ def make_pair(
         },
         "task": {"name": task},
         "protocol": PROTOCOL.as_dict(),
+        "sampled_scores": EXPECTED,
         "packages": {},
         "made": "2026-01-01",
     }

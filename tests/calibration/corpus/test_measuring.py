@@ -11,6 +11,7 @@ from policies import model_state
 from calibration.corpus.measuring import (
     WARMUP_STEPS,
     chosen_rates,
+    expected_scores,
     measure_arm,
     measure_layers,
     measure_probes,
@@ -39,7 +40,7 @@ PROTOCOL = Protocol(
 @pytest.fixture(scope="module")
 def measured(_tiny, sums):
     split, before = split_task(sums, PROTOCOL), model_state(_tiny.model)
-    base = score_both(_tiny, sums, split, PROTOCOL, 4)
+    base = expected_scores(_tiny, sums, split, PROTOCOL, 4)
     runs = {run.key: record for run, record in measure_arm(_tiny, sums, split, PROTOCOL, base, None)}
     runs |= {run.key: record for run, record in measure_layers(_tiny, sums, split, PROTOCOL, base)}
     probes, warmup = measure_probes(_tiny, sums, PROTOCOL), measure_warmup(_tiny, sums, split, PROTOCOL)
@@ -71,7 +72,7 @@ def test_layers_trained_together_score_as_alone(measured, tiny, sums, layer):
     pair, split = measured
     for rate in chosen_rates(PROTOCOL, pair.base, pair.runs, (layer,)):
         run = Run((layer,), 1, rate)
-        alone, together = perform(tiny, sums, split, PROTOCOL, run), pair.runs[run.key]
+        alone, together = perform(tiny, sums, split, PROTOCOL, run, score=expected_scores), pair.runs[run.key]
         assert together["validation"] == pytest.approx(alone["validation"], abs=0.05)
         for decoding in DECODINGS:
             assert np.mean(together["held_out"][decoding]) == pytest.approx(
@@ -79,6 +80,16 @@ def test_layers_trained_together_score_as_alone(measured, tiny, sums, layer):
             )
         assert together["rewards"] == pytest.approx([step["reward"] for step in alone["curve"]], abs=0.07)
         assert together["trained_parameters"] == alone["trained_parameters"]
+
+
+def test_expected_scores_are_what_many_samples_estimate(tiny, sums):
+    split = split_task(sums, PROTOCOL)
+    exact = expected_scores(tiny, sums, split, PROTOCOL, 4)
+    sampled = score_both(tiny, sums, split, replace(PROTOCOL, sampled_completions=64), 4)
+    assert exact["held_out"]["greedy"] == sampled["held_out"]["greedy"]
+    own, other = (np.array(found["held_out"]["sampled"]) for found in (exact, sampled))
+    error = np.sqrt(own * (1 - own) / 64) + 0.01
+    assert (np.abs(own - other) < 4 * error).all()
 
 
 def test_probes_and_warm_ups_are_whole(measured):
@@ -89,7 +100,8 @@ def test_probes_and_warm_ups_are_whole(measured):
         for decoding in DECODINGS:
             assert len(rung["base"][decoding]) == 24
             assert len(rung["scores"][decoding]) == 12
-    race = replay_race(pair, "greedy", RaceRules(rungs=(2, 4)))
+    assert set(pair.warmup["rungs"][-1]["sampled_answers"]) == set(rung["scores"]["sampled"])
+    race = replay_race(pair, "greedy", RaceRules(rungs=WARMUP_STEPS))
     assert race.entered == 12
     assert sorted(race.order()) == list(range(6))
 
@@ -114,7 +126,7 @@ def test_a_damaged_file_is_named(measured, tmp_path):
 def test_an_arm_that_breaks_down_is_a_record_with_its_reason(tiny, sums):
     wild = replace(PROTOCOL, learning_rates=(1e-3, 0.99), training=replace(PROTOCOL.training, steps=8))
     split = split_task(sums, wild)
-    base = score_both(tiny, sums, split, wild, 4)
+    base = expected_scores(tiny, sums, split, wild, 4)
     runs = {run.key: record for run, record in measure_layers(tiny, sums, split, wild, base)}
     for record in runs.values():
         assert (record["failed"] is None) == ("validation" in record)
