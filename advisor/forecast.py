@@ -90,8 +90,7 @@ def forecast_warmup(
     row = _PROMPT_TOKENS + training.group_size * (max_new_tokens or _NEW_TOKENS)
     step = training.prompts_per_step * row * per_token * (1.5 if warmup.on_base else 3.0)
     scoring = rules.prompts * (_PROMPT_TOKENS + (max_new_tokens or _NEW_TOKENS)) * per_token
-    arms, before = float(n_layers * len(warmup.rates)), 0
-    total = rules.prompts * (_PROMPT_TOKENS + 9 * (max_new_tokens or _NEW_TOKENS)) * per_token  # known completions
+    arms, before, total = float(n_layers * len(warmup.rates)), 0, 0.0
     for index, rung in enumerate(rules.rungs):
         total += arms * ((rung - before) * step + scoring)
         arms, before = max(1.0, arms * rules.keep / (len(warmup.rates) if index == rules.rate_rung else 1)), rung

@@ -9,7 +9,7 @@ from typing import Any
 
 from advisor.environment import available_memory_bytes
 from calibration.protocol import Protocol, split_task
-from calibration.race import CALIBRATED, EXPECTED, Race, RaceRules, run_race, scored_by
+from calibration.race import CALIBRATED, Race, RaceRules, run_race
 from probes.errors import UsageError
 from probes.memory import Memory
 from probes.peak_memory import release_free_memory
@@ -128,12 +128,13 @@ def warm_up(
             known = know(policy, task, split.validation[: warmup.rules.prompts], trainer.config)
             if not known.serves:
                 progress.note(f"known completions hold {known.share:.0%} of the reward: warm-ups answer for themselves")
+                known = None
         race = run_race(
             trainer,
             split.validation,
             warmup.rules,
             decoding=protocol.decoding,
-            known=known if scored_by(protocol.decoding, known) == EXPECTED else None,
+            known=known,
             samples=protocol.sampled_completions,
             seed=protocol.training.seed,
             budget=warmup.budget,

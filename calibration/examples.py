@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -72,28 +73,37 @@ def make_examples(pairs: Sequence[Pair], effort: str, decoding: str, rules: Race
 
 def make_example(pair: Pair, effort: str, decoding: str, rules: RaceRules) -> Example | None:
     """The example of one pair; None where its full-parameter gain, or some layer's score, is not known."""
-    sweep = pair.sweep(decoding)
-    scores = sweep.scores(decoding)
-    arms = [arm_name((k,)) for k in range(pair.n_layers)]
-    if FULL not in scores.arms or any(len(scores.arms.get(arm, ())) < pair.protocol.seeds for arm in arms):
+    found = _measured(pair, decoding)
+    if found is None:
         return None
-    gain = scores.gain(FULL)
-    if gain.value <= 0 or gain.low < SURE_SHARE * gain.value:
-        return None
+    by_seed, gain, floor = found
     race = replay_race(pair, decoding, rules) if effort == "warmup" else None
-    by_seed = np.array([scores.arms[arm].mean(1) for arm in arms]).T
     return Example(
         pair.name,
         pair.member,
         pair.family,
         pair.task,
         as_matrix(features(pair.table, race, effort)),
-        (by_seed - scores.base.mean()) / gain.value,
-        gain.value,
-        scores.regret_of_best(arms) / gain.value,
+        by_seed,
+        gain,
+        floor,
         frozenset(race.idle()) if race else frozenset(),
         pair.n_layers,
     )
+
+
+@lru_cache(maxsize=1024)
+def _measured(pair: Pair, decoding: str) -> tuple[np.ndarray, float, float] | None:
+    """Contributions by seed (S, L), the full-parameter gain, and the regret of the best layer itself."""
+    scores = pair.sweep(decoding).scores(decoding)
+    arms = [arm_name((k,)) for k in range(pair.n_layers)]
+    if FULL not in scores.arms or any(len(scores.arms.get(arm, ())) < pair.protocol.seeds for arm in arms):
+        return None
+    gain = scores.gain(FULL)
+    if gain.value <= 0 or gain.low < SURE_SHARE * gain.value:
+        return None
+    by_seed = np.array([scores.arms[arm].mean(1) for arm in arms]).T
+    return (by_seed - scores.base.mean()) / gain.value, gain.value, scores.regret_of_best(arms) / gain.value
 
 
 def published_examples(effort: str, decoding: str) -> list[Example]:

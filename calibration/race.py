@@ -322,11 +322,6 @@ def score_arms(
     return known.average + base, {arm: known.average + values for arm, values in found.items()}
 
 
-def scored_by(decoding: str, known: Known | None) -> str:
-    """What arms are to be scored by: greedy answers have no luck in them, sampled ones have."""
-    return EXPECTED if decoding == "sampled" and known is not None and known.serves else ANSWERS
-
-
 def arm_key(arm: Arm) -> str:
     """ "layer 3, rate 0.0001" """
     return f"layer {arm[0]}, rate {arm[1]:g}"

@@ -119,7 +119,7 @@ def race_summary(race: "Race", settings: dict) -> str:
     unpaid = f", {len(race.not_paid)} not trained for want of time" if race.not_paid else ""
     apart = f" Layers were trained one after another: {race.why_apart}." if race.why_apart else ""
     size = f"{settings['prompts_per_step']} prompts × {settings['group_size']} completions"
-    scored = "Expected-reward gains over known completions of" if race.scored_by == "expected reward" else "Gains on"
+    scored = "Gains in expected reward on" if race.scored_by == "expected reward" else "Gains on"
     return (
         f"{race.entered} warm-ups (layers at their rates){broke}{unpaid}; {race.arm_steps} steps of a layer in "
         f"{seconds:.0f} s, ended by {race.ended}. {scored} {n_prompts} validation prompts, with 90 % intervals over "

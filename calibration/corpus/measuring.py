@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from calibration.protocol import Protocol, Split
-from calibration.race import EXPECTED, score_arms, scored_by
+from calibration.race import ANSWERS, EXPECTED, score_arms
 from calibration.runs import Run, arm_name, final_reward, perform, plain
 from calibration.sweep import Sweep
 from probes.errors import NotFiniteError
@@ -213,7 +213,10 @@ def measure_warmup(
     seconds = dict.fromkeys(("known", "training", *DECODINGS, "sampled answers"), 0.0)
     with JointTrainer(policy, task, training, arms, rows=split.train) as trainer:
         known = know(policy, task, rows, trainer.config)
-        by = {decoding: scored_by(decoding, known) for decoding in DECODINGS}
+        by = {
+            "greedy": ANSWERS,
+            "sampled": EXPECTED if known.serves else ANSWERS,
+        }  # greedy answers have no luck in them
         seconds["known"] = time.perf_counter() - began
         while trainer.live and trainer.steps_done < WARMUP_STEPS[-1]:
             at = time.perf_counter()

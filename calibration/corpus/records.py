@@ -25,7 +25,7 @@ _PACKAGES = ("layer-advisor", "torch", "transformers", "numpy", "scikit-learn", 
 _PARTS = ("probes", "warmup", "others")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # so that what is computed of it can be cached
 class Pair:
     """One policy on one task, as measured.
 
