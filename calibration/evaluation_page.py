@@ -191,23 +191,27 @@ def _plots(part: dict[str, Any]) -> str:
         cost.axhline(floor, color=_GREY, linestyle=":", linewidth=1)
         cost.annotate("the best layer, measured again", (1.0, floor), color=_GREY, fontsize=7, ha="right", va="bottom")
         placed: list[tuple[float, float]] = []
+        highest = max(m["regret"]["mean"] for m in part["methods"].values())
+        gap = 0.03 * highest  # between labels
         for name, m in by_regret(part):
             own, x, y = name.startswith("advisor"), max(m["cost"], 1e-4), m["regret"]["mean"]
             color = _OWN if own else _OTHER
             cost.plot([x], [y], "o" if own else "s", color=color, markersize=7 if own else 4, zorder=3)
             if own:
                 cost.plot([x, x], [m["regret"]["low"], m["regret"]["high"]], color=color, linewidth=1)
-            height = y
-            while any(abs(height - h) < 0.019 and abs(log10(x / at)) < 1.4 for at, h in placed):
-                height += 0.005
+            tries = (y + sign * i * gap / 2 for i in range(200) for sign in (1, -1))
+            height = next(
+                h for h in tries if not any(abs(h - o) < gap and abs(log10(x / at)) < 1.3 for at, o in placed)
+            )
             placed.append((x, height))
-            cost.annotate(name, (x, y), (x * 1.15, height), fontsize=7, color=color, va="center")
+            line = {"arrowstyle": "-", "color": color, "linewidth": 0.4} if abs(height - y) > gap else None
+            cost.annotate(name, (x, y), (x * 1.2, height), fontsize=6.5, color=color, va="center", arrowprops=line)
         cost.set_xscale("log")
         cost.set_xlim(7e-5, 2)
         cost.set_xticks([1e-4, 1e-3, 1e-2, 0.1, 1], ["free", "0.1 %", "1 %", "10 %", "100 %"])
         cost.set_xlabel("cost, share of a sweep")
         cost.set_ylabel("regret in C (mean)")
-        cost.set_ylim(bottom=0)
+        cost.set_ylim(0, 1.12 * highest)
         chance.plot([0, 0.8], [0, 0.8], color=_GREY, linewidth=1, linestyle=":")
         for effort, mark in zip(EFFORTS, ("^", "s", "o"), strict=True):
             bins = part["predictors"][effort]["family"]["p_best"]
