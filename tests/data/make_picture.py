@@ -28,7 +28,7 @@ def main() -> None:
         title = "advisor verify --from DIR --also 2,28 --steps 10 --seeds 2"
         save(console, title, "verify.svg")
     elif sys.argv[1:2] == ["race"]:
-        rules = advisor.RaceRules(rungs=(2, 4, 8), prompts=128)
+        rules = advisor.RaceRules(rungs=(2, 4, 8), prompts=128, z=None)
         warmup = advisor.Warmup(advisor.Protocol(validation=128), rules=rules, budget=300)
         raced = {"effort": "warmup", "warmup": warmup, "output_dir": sys.argv[2]}
         print_recommendation(advisor.recommend("smollm2-135m", **raced), console)
