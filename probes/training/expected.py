@@ -5,8 +5,8 @@ completions that are worth a reward are known (short answers; what the base poli
 probability is what sampling would estimate, without its noise. Rewards are taken above the average, so that what is not
 known counts as average: else a policy that is merely surer of what it gives anyway would seem better.
 
-At a low temperature the same sum is no good stand-in for greedy scores: it knows nothing of the prompts that training
-turns from wrong to right, of which the base policy has rarely sampled the answer (`calibration.evaluation` shows both).
+At a low temperature the same sum would be no good stand-in for greedy scores: it knows nothing of the prompts that
+training turns from wrong to right where the base policy has not sampled the answer.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ from probes.training.branch import Branch
 from probes.training.branched_update import base_pass, branch_log_probs
 from probes.training.config import TrainingConfig
 
-_NEAR = 0.5
-_LEAST_SHARE = 0.25
+_NEAR = 0.5  # of the largest distance to the average: below, a completion is left out
+_LEAST_SHARE = 0.25  # of what samples are above or below the average that must be known
 _TOKENS_PER_PASS = 2048  # completion tokens of a batch of groups: a bound on memory, not on the result
 _TOKENS_AT_ONCE = 8192  # the same over all branches in one pass
 
@@ -54,26 +54,24 @@ def expected_rewards(
         batch = choose_layout(policy, part, share)(policy, part, [g.rewards for g in part], temperature)
         read = partial(_expected, batch, part)
         handed, found = base_pass(policy, batch, {branch.layer for branch in branches}, read)
-        base[places] = found.cpu().numpy()
+        base[places] = found.numpy()
         at_once = max(1, _TOKENS_AT_ONCE // len(batch.targets))
         for start in range(0, len(branches), at_once):
             chosen = branches[start : start + at_once]
             for values, found in zip(
                 own[start : start + at_once], branch_log_probs(policy, batch, handed, chosen, read=read), strict=True
             ):
-                values[places] = found.cpu().numpy()
+                values[places] = found.numpy()
     return base, own
 
 
 def _expected(batch: GroupBatch, groups: Sequence[Group], logits: torch.Tensor) -> torch.Tensor:
     """Sum over each group's completions of reward times probability, (n,) float64."""
-    exact = {"dtype": torch.float64, "device": logits.device}
-    rewards = torch.as_tensor(np.concatenate([group.rewards for group in groups]), **exact)
-    group = np.repeat(np.arange(len(groups)), [len(group.completion_ids) for group in groups])
-    group = torch.as_tensor(group, device=logits.device)
-    of_completion = torch.zeros(len(rewards), **exact)
-    of_completion.index_add_(0, batch.completion, batch.log_probs(logits).double())
-    return torch.zeros(len(groups), **exact).index_add_(0, group, rewards * of_completion.exp())
+    rewards = torch.as_tensor(np.concatenate([group.rewards for group in groups]), dtype=torch.float64)
+    group = torch.as_tensor(np.repeat(np.arange(len(groups)), [len(group.completion_ids) for group in groups]))
+    of_completion = torch.zeros(len(rewards), dtype=torch.float64)  # on the CPU: not every device has float64
+    of_completion.index_add_(0, batch.completion.cpu(), batch.log_probs(logits).cpu().double())
+    return torch.zeros(len(groups), dtype=torch.float64).index_add_(0, group, rewards * of_completion.exp())
 
 
 def _batches(groups: Sequence[Group]) -> list[list[int]]:
