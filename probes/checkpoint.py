@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from probes.errors import UsageError
-from probes.policy import ModelFiles, Policy, read_config
+from probes.policy import ModelFiles, Policy
+from probes.skeleton import read_skeleton
 from probes.stack import find_stack, prefix_in_files
 
 Tensors = dict[str, torch.Tensor]
@@ -90,18 +91,8 @@ def open_weights(files: ModelFiles, trust_remote_code: bool = False) -> LayerWei
     if files.is_gguf:
         return _open_gguf(files.path)
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
-    config = read_config(files, trust_remote_code)
-    try:
-        with torch.device("meta"):  # shapes only
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, OSError) as error:
-        raise UsageError(
-            f"'{files.name}' is not a causal language model that transformers can build "
-            f"({str(error).splitlines()[0][:200]}). Give a decoder-only model."
-        ) from error
-    stack = find_stack(model)
+    stack = find_stack(read_skeleton(files, trust_remote_code))
     try:
         file_of = _tensor_files(files.path)
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 
 from probes.errors import UsageError
 
@@ -32,6 +33,14 @@ class LayerStack:
     def sizes(self) -> list[int]:
         """Number of parameters of each layer, (L,)."""
         return [sum(p.numel() for p in layer.parameters()) for layer in self.layers]
+
+    def linear_modules(self, k: int) -> list[str]:
+        """Full names of the modules of layer k that LoRA can adapt: linear maps, also GPT-2's transposed kind.
+
+        Experts that are kept as one three-dimensional tensor are none, and are left out.
+        """
+        named = self.layers[k].named_modules()
+        return [f"{self.prefix}.{k}.{name}" for name, module in named if isinstance(module, (nn.Linear, Conv1D))]
 
 
 def find_stack(model: PreTrainedModel) -> LayerStack:
