@@ -16,6 +16,7 @@ from probes.training.state import TrainingState
 
 if TYPE_CHECKING:
     from advisor.contributions import Contributions
+    from advisor.freezing import Frozen
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,40 @@ class Recommendation:
             progress=progress,
             start=self.begun,
         )
+
+    def freeze(self, model: Any) -> "Frozen":
+        """Have `model` train exactly the pick; see `advisor.freezing.Frozen`, which undoes it by call or ``with``.
+
+        Raises `UsageError` where there is no pick, or `model` has another number of layers than the one judged.
+        """
+        from advisor.freezing import Frozen
+
+        return Frozen(model, self._pick_of(model))
+
+    def param_groups(self, model: Any, lr: float, **options: Any) -> list[dict[str, Any]]:
+        """Optimiser groups for `model`; see `advisor.freezing.param_groups`. Raises `UsageError` as `freeze` does."""
+        from advisor.freezing import param_groups
+
+        return param_groups(model, self._pick_of(model), lr, **options)
+
+    def lora_config(self, model: Any, r: int = 16, **options: Any) -> Any:
+        """PEFT's `LoraConfig` on the pick of `model`; see `advisor.freezing.lora_config`."""
+        from advisor.freezing import lora_config
+
+        return lora_config(model, self._pick_of(model), r, **options)
+
+    def _pick_of(self, model: Any) -> list[int]:
+        if not self.pick:
+            raise UsageError(
+                f"There is no pick to train (verdict {self.verdict.kind}): name layers yourself with "
+                "advisor.freezing.Frozen(model, [K])."
+            )
+        from probes.stack import find_stack
+
+        found, judged = len(find_stack(model)), self.model["n_layers"]
+        if found != judged:
+            raise UsageError(f"The recommendation is for {judged} layers, this model has {found}: give the same model.")
+        return self.pick
 
     def report(self, folder: str | Path) -> None:
         """Write ``ranking.json``, ``report.md`` and ``report.html`` into `folder`."""

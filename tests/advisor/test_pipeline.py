@@ -182,3 +182,12 @@ def test_a_finished_run_keeps_its_cost(tmp_path, sums):
     first, again = (advisor.recommend(str(TINY), task=sums, sampling=QUICK, output_dir=tmp_path) for _ in range(2))
     assert again.cost == first.cost
     assert again.as_dict() == first.as_dict()
+
+
+def test_a_recommendation_freezes_groups_and_adapts(recommended, own_tiny):
+    model, pick = own_tiny.model, recommended.pick
+    with recommended.freeze(model) as frozen:
+        assert list(frozen.layers) == pick
+    assert recommended.param_groups(model, lr=1e-6)[0]["lr"] == 1e-6
+    with pytest.raises(advisor.UsageError, match="this model has 3"):
+        recommended.freeze(make_model("Llama"))
