@@ -24,6 +24,7 @@ def test_layer_1_of_12_is_not_10_or_11():
     assert names
     assert all(name.startswith("model.layers.1.") for name in names)
     import peft
+
     adapted = peft.get_peft_model(make_model("Llama", num_hidden_layers=12), lora_config(model, [1], r=2))
     trained = [n for n, p in adapted.named_parameters() if p.requires_grad]
     assert trained
