@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from calibration.features import as_matrix, feature_names, features
 from calibration.predictor import SHIPPED, Prediction, Predictor
 from calibration.race import Race
@@ -19,6 +21,21 @@ class Predicted:
 
     prediction: Prediction
     by: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What made the prediction, and of it what its layers do not say."""
+        said = self.prediction
+        level = {"level": round(float(said.level), 6), "level_half": round(float(said.level_half), 6)}
+        return {**self.by, **level, "unlike": said.unlike}
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any], layers: list[dict[str, Any]], race: Race | None) -> "Predicted":
+        """The prediction that `as_dict` and the records of its layers tell of."""
+        by = dict(found)
+        rest = {name: by.pop(name) for name in ("level", "level_half", "unlike")}
+        names = ("advantage", "advantage_low", "advantage_high", "p_best", "p_top3")
+        columns = {name: np.array([layer[name] for layer in layers]) for name in names}
+        return cls(Prediction(**columns, **rest, idle=frozenset(race.idle() if race else ())), by)
 
 
 def find_predictor(effort: str, decoding: str, place: str | Path | None) -> Predictor:

@@ -1,8 +1,11 @@
 """The recommendation as data: what `recommend` returns and `ranking.json` holds."""
 
-from dataclasses import asdict, dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from advisor.decision import Verdict
 from advisor.predicting import Predicted
@@ -71,7 +74,7 @@ class Recommendation:
             "protocol": self.protocol,
             "effort": self.effort,
             "verdict": {"kind": self.verdict.kind, "text": self.verdict.text},
-            "predictor": self.predicted and {**self.predicted.by, "unlike": self.predicted.prediction.unlike},
+            "predictor": self.predicted and self.predicted.as_dict(),
             "pick": self.pick,
             "fallback": self.fallback,
             "baselines": self.baselines,
@@ -91,6 +94,46 @@ class Recommendation:
             "not_measured": self.table.failures,
             "layers": self.layers,
         }
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Recommendation":
+        """The recommendation that was written into `folder`, with all that its reports, exports and proof need.
+
+        Numbers are those of ``ranking.json``, which has six decimals. Raises `UsageError` where there is none.
+        """
+        from advisor.warming import load_finalist
+
+        folder = Path(folder).expanduser()
+        try:
+            found = json.loads((folder / "ranking.json").read_text(encoding="utf-8"))
+            table = LayerTable(found["model"]["n_layers"], failures=found["not_measured"])
+            table.add({name: np.array([la["probes"][name] for la in found["layers"]]) for name in found["probes"]})
+            columns = {name: Column(name, told["unit"], told["meaning"]) for name, told in found["probes"].items()}
+            race = found["race"] and Race.from_dict(found["race"])
+            predicted = found["predictor"] and Predicted.from_dict(found["predictor"], found["layers"], race)
+            known = [
+                KnownSweep(k["source"], k["task"], {int(layer): c for layer, c in k["contributions"].items()})
+                for k in found["known_sweeps"]
+            ]
+            same = ("model", "task", "protocol", "effort", "pick", "fallback", "baselines", "reward", "cost")
+            result = cls(
+                **{name: found[name] for name in same},
+                verdict=Verdict(**found["verdict"]),
+                table=table,
+                columns=columns,
+                predicted=predicted,
+                folder=folder,
+                race=race,
+                known=known,
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"'{folder}' holds no recommendation that this program reads ({type(error).__name__}: {error}): give "
+                "the output folder of advisor recommend, or run the same command again, which keeps what is finished."
+            ) from error
+        if race is not None and len(result.pick) == 1:
+            result = replace(result, begun=load_finalist(folder, result.pick[0]))
+        return result
 
     @property
     def order(self) -> list[int]:

@@ -191,3 +191,19 @@ def test_a_recommendation_freezes_groups_and_adapts(recommended, own_tiny):
     assert recommended.param_groups(model, lr=1e-6)[0]["lr"] == 1e-6
     with pytest.raises(advisor.UsageError, match="this model has 3"):
         recommended.freeze(make_model("Llama"))
+
+
+def test_a_recommendation_is_read_back(recommended, tmp_path):
+    recommended.report(tmp_path)
+    again = advisor.Recommendation.load(tmp_path)
+    assert again.pick == recommended.pick
+    assert again.order == recommended.order
+    for was, now in zip(recommended.layers, again.layers, strict=True):
+        assert {k: v for k, v in now.items() if isinstance(v, float)} == pytest.approx(
+            {k: v for k, v in was.items() if isinstance(v, float)}, abs=3e-6
+        )
+    again.report(tmp_path / "again")
+    assert (tmp_path / "again" / "report.md").read_text() == (tmp_path / "report.md").read_text()
+    assert (tmp_path / "again" / "report.html").exists()
+    with pytest.raises(advisor.UsageError, match="holds no recommendation"):
+        advisor.Recommendation.load(tmp_path / "nothing")
