@@ -2,19 +2,19 @@
 
 import click
 
+from advisor.cli.completion import folders
+from advisor.cli.options import model_options, print_json
+from advisor.cli.settings import hint
+
 
 @click.command(name="calibrate")
-@click.argument("sweeps", nargs=-1, metavar="[SWEEP]...")
+@click.argument("sweeps", nargs=-1, metavar="[SWEEP]...", shell_complete=folders)
 @click.option(
     "--output-dir", default="advisor-predictor", show_default=True, metavar="DIR", help="Where predictors go."
 )
 @click.option("--corpus/--no-corpus", "with_corpus", default=True, help="Fit on the shipped sweeps too [default: yes].")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16")
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with a model.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def command(sweeps: tuple[str, ...], output_dir: str, as_json: bool, debug: bool, **arguments) -> None:
+@model_options
+def command(sweeps: tuple[str, ...], output_dir: str, as_json: bool, **arguments) -> None:
     """Fit predictors on your own sweeps beside the shipped ones.
 
     SWEEP are output folders of `advisor sweep`. Then: advisor recommend MODEL --predictor DIR.
@@ -27,8 +27,6 @@ def command(sweeps: tuple[str, ...], output_dir: str, as_json: bool, debug: bool
         found = calibrate(sweeps, output_dir, progress=progress, **arguments)
     told = [{**fitted.predictor.facts, "errors": fitted.errors} for fitted in found]
     if as_json:
-        from advisor.cli.options import print_json
-
         print_json({"output_dir": output_dir, "predictors": told})
         return
     from rich.console import Console
@@ -52,4 +50,4 @@ def command(sweeps: tuple[str, ...], output_dir: str, as_json: bool, debug: bool
         style="dim",
         highlight=False,
     )
-    click.echo(f"Predictors: {output_dir} (advisor recommend MODEL --predictor {output_dir})", err=True)
+    hint(f"Predictors: {output_dir} (advisor recommend MODEL --predictor {output_dir})")

@@ -2,19 +2,19 @@
 
 import click
 
+from advisor.cli.options import print_json
+from advisor.cli.settings import general_options
+
 
 @click.command(name="env")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def command(as_json: bool, debug: bool) -> None:
+@general_options
+def command(as_json: bool) -> None:
     """Print versions and machine, for reports of problems."""
     from advisor.environment import environment
 
     found = environment()
     if as_json:
-        import json
-
-        click.echo(json.dumps(found, indent=1))
+        print_json(found)
         return
     flat = {k: v for k, v in found.items() if k != "packages"} | found["packages"]
     width = max(map(len, flat))

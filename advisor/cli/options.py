@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from advisor.cli.completion import files, folders, rewards, task_names, words
+from advisor.cli.settings import general_options
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,18 +21,33 @@ def task_options(function: Callable) -> Callable:
     return _all(
         function,
         click.option(
-            "--task", "task_name", metavar="NAME", help="Built-in task or reasoning-gym:NAME ('advisor tasks')."
+            "--task",
+            "task_name",
+            metavar="NAME",
+            shell_complete=task_names,
+            help="Built-in task or reasoning-gym:NAME ('advisor tasks').",
         ),
         click.option(
             "--task-config", multiple=True, metavar="KEY=VALUE", help="Configuration of a reasoning-gym task."
         ),
-        click.option("--data", metavar="FILE.jsonl", help="Your own prompts: rows with prompt, answer, other columns."),
-        click.option("--reward", metavar="NAME", help="exact, number, or FILE.py:function with TRL's signature."),
+        click.option(
+            "--data",
+            metavar="FILE.jsonl",
+            shell_complete=files,
+            help="Your own prompts: rows with prompt, answer, other columns.",
+        ),
+        click.option(
+            "--reward",
+            metavar="NAME",
+            shell_complete=rewards,
+            help="exact, number, or FILE.py:function with TRL's signature.",
+        ),
         click.option(
             "--decoding",
             default="greedy",
             show_default=True,
             metavar="greedy|sampled",
+            shell_complete=words("greedy", "sampled"),
             help="How the trained policy will be scored; it changes which layers are good.",
         ),
         click.option("--group-size", default=8, show_default=True, help="Completions sampled for each prompt."),
@@ -41,6 +58,7 @@ def task_options(function: Callable) -> Callable:
             default="auto",
             show_default=True,
             metavar="auto|chat|plain",
+            shell_complete=words("auto", "chat", "plain"),
             help="auto: the chat template where the tokenizer has one.",
         ),
         click.option("--seed", default=0, show_default=True, help="Seed of prompts and sampling."),
@@ -52,7 +70,12 @@ def probing_options(function: Callable) -> Callable:
     return _all(
         function,
         click.option(
-            "--effort", default="probe", show_default=True, metavar="static|probe|warmup", help="How much to measure."
+            "--effort",
+            default="probe",
+            show_default=True,
+            metavar="static|probe|warmup",
+            shell_complete=words("static", "probe", "warmup"),
+            help="How much to measure.",
         ),
         click.option("--groups", default=32, show_default=True, help="Prompt groups with reward spread to collect."),
         click.option("--max-prompts", default=128, show_default=True, help="Stop drawing prompts here."),
@@ -60,21 +83,37 @@ def probing_options(function: Callable) -> Callable:
 
 
 def model_options(function: Callable) -> Callable:
-    """How the model is loaded, and what is printed."""
+    """How the model is loaded, and what every verb understands."""
     return _all(
         function,
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            shell_complete=words("auto", "cpu", "cuda"),
+            help="auto, cpu, cuda, cuda:1, ...",
+        ),
         click.option(
             "--dtype",
             default="auto",
             show_default=True,
             metavar="auto|float32|bfloat16|float16",
+            shell_complete=words("auto", "float32", "bfloat16", "float16"),
             help="Weights in memory; auto keeps the checkpoint's.",
         ),
         click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
-        click.option("--debug", is_flag=True, help="Show tracebacks."),
+        general_options,
     )
+
+
+def output_option(function: Callable) -> Callable:
+    """Where a run is kept."""
+    return click.option(
+        "--output-dir",
+        metavar="DIR",
+        shell_complete=folders,
+        help="Where results go [default: a folder of its own in advisor-runs].",
+    )(function)
 
 
 def _all(function: Callable, *options: Callable) -> Callable:

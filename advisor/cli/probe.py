@@ -2,17 +2,27 @@
 
 import click
 
+from advisor.cli.completion import folders, models, probe_names
 from advisor.cli.options import make_sampling, make_task, model_options, print_json, probing_options, task_options
 from probes.errors import UsageError
 
 
 @click.command(name="probe")
-@click.argument("model")
+@click.argument("model", shell_complete=models)
 @task_options
 @probing_options
 @model_options
-@click.option("--probe", "probes", multiple=True, metavar="NAME", help="Only this probe (may be given again).")
-@click.option("--output-dir", metavar="DIR", help="Also write table.json and the journal there.")
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=probe_names,
+    help="Only this probe (may be given again).",
+)
+@click.option(
+    "--output-dir", metavar="DIR", shell_complete=folders, help="Also write table.json and the journal there."
+)
 def command(model: str, probes: tuple[str, ...], output_dir: str | None, as_json: bool, **arguments) -> None:
     """Print the layer table of MODEL alone: every probe, every layer, no ranking."""
     from advisor.cli.progress import shown_progress

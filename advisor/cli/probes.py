@@ -2,33 +2,29 @@
 
 import click
 
+from advisor.cli.options import print_json
+from advisor.cli.settings import general_options
+
 
 @click.command(name="probes")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def command(as_json: bool, debug: bool) -> None:
+@general_options
+def command(as_json: bool) -> None:
     """List the probes with unit, cost and source."""
     from probes.registry import list_probes
 
     probes = list_probes()
     if as_json:
-        import json
-
-        click.echo(
-            json.dumps(
-                [
-                    {
-                        "name": p.name,
-                        "effort": p.effort,
-                        "cost": p.cost,
-                        "source": p.source,
-                        "columns": [vars(c) for c in p.columns],
-                    }
-                    for p in probes
-                ],
-                indent=1,
-                ensure_ascii=False,
-            )
+        print_json(
+            [
+                {
+                    "name": p.name,
+                    "effort": p.effort,
+                    "cost": p.cost,
+                    "source": p.source,
+                    "columns": [vars(c) for c in p.columns],
+                }
+                for p in probes
+            ]
         )
         return
     from rich.console import Console

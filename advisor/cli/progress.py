@@ -1,4 +1,7 @@
-"""Progress on stderr: one line with the stage, a bar and the time left; plain lines where stderr is no terminal."""
+"""Progress on stderr: one line with the stage, a bar and the time left.
+
+Where stderr is no terminal, plain lines that begin with the time since the start.
+"""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -8,10 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from advisor.cli.settings import settings
 from advisor.processes import is_first
 from probes.progress import Progress
 
-_LINE_EVERY = 10.0  # seconds between lines in a log file
+_LINE_EVERY, _RARER = 10.0, 0.02  # seconds between lines in a log file, and that share of the time so far
 
 
 class ShownProgress(Progress):
@@ -23,7 +27,7 @@ class ShownProgress(Progress):
         self.stage, self.total, self.done = "", 1.0, 0.0
         self.finished: set[str] = set()
         self.spent = self.expected = 0.0  # of finished forecast stages
-        self.stage_start = self.last_line = time.monotonic()
+        self.start = self.stage_start = self.last_line = time.monotonic()
         self.bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(28),
@@ -50,7 +54,8 @@ class ShownProgress(Progress):
         self._draw()
 
     def note(self, message: str) -> None:
-        self.console.print(message, style="dim", highlight=False, markup=False)
+        when = "" if self.console.is_terminal else f"{_clock(time.monotonic() - self.start)} "
+        self.console.print(when + message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def seconds_left(self) -> float | None:
         """Forecast of what remains, None before there is a plan."""
@@ -87,16 +92,21 @@ class ShownProgress(Progress):
             left = (time.monotonic() - self.stage_start) * (1 - share) / share if share > 0.02 else None
         text = f"about {_clock(left)} left" if left is not None else ""
         self.bar.update(self.task, description=self.stage or "start", completed=share, left=text)
-        if not self.console.is_terminal and self.stage and (force or time.monotonic() - self.last_line > _LINE_EVERY):
-            self.last_line = time.monotonic()
-            self.console.print(
-                f"{self.stage}: {share:.0%}{', ' + text if text else ''}", highlight=False, soft_wrap=True
-            )
+        if not self.console.is_terminal and self.stage:
+            self._line(f"{self.stage}: {share:.0%}{', ' + text if text else ''}", force)
+
+    def _line(self, text: str, force: bool) -> None:
+        """A line for a log file: one a stage, and in a long stage ever rarer ones."""
+        now = time.monotonic()
+        if force or now - self.last_line > max(_LINE_EVERY, _RARER * (now - self.start)):
+            self.last_line = now
+            self.console.print(f"{_clock(now - self.start)} {text}", highlight=False, soft_wrap=True)
 
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
-    return f"{minutes}:{rest:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @contextmanager
@@ -104,9 +114,9 @@ def shown_progress(plan: Mapping[str, float]) -> Iterator[ShownProgress]:
     """A progress line that is gone when the work is done, with a time left before torch is even loaded.
 
     `plan` is the first forecast of seconds by stage; libraries' own bars and chatter are silenced. Of several processes
-    of one run only the first is heard.
+    of one run only the first is heard, and none under --quiet.
     """
-    console = Console(stderr=True, quiet=not is_first())
+    console = Console(stderr=True, quiet=settings().quiet or not is_first())
     progress = ShownProgress(console)
     if console.is_terminal:
         progress.bar.start()
@@ -116,7 +126,8 @@ def shown_progress(plan: Mapping[str, float]) -> Iterator[ShownProgress]:
         _silence_libraries()
         yield progress
     finally:
-        progress.bar.stop()
+        if console.is_terminal:
+            progress.bar.stop()
 
 
 def _silence_libraries() -> None:

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from advisor.cli.completion import models
 from advisor.cli.options import (
     default_folder,
     make_sampling,
     make_task,
     model_options,
+    output_option,
     print_json,
     probing_options,
     task_options,
 )
+from advisor.cli.settings import hint
 from advisor.cli.training_options import (
     finish,
     make_options,
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="recommend")
-@click.argument("model")
+@click.argument("model", shell_complete=models)
 @task_options
 @probing_options
 @race_options
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 @training_options
 @worker_options
 @model_options
-@click.option("--output-dir", metavar="DIR", help="Where results go [default: a folder of its own in advisor-runs].")
+@output_option
 @click.pass_context
 def command(
     context: click.Context, model: str, output_dir: str | None, prove: bool, as_json: bool, **arguments
@@ -95,7 +98,7 @@ def command(
         from advisor.reports.terminal import print_recommendation
 
         print_recommendation(result, Console())
-    click.echo(f"Report: {result.folder / 'report.html'}", err=True)
+    hint(f"Report: {result.folder / 'report.html'}")
     if prove and result.pick:
         proof = _prove(model, task, result, options)
         if as_json:

@@ -2,18 +2,19 @@
 
 import click
 
-from advisor.cli.options import default_folder, make_task, model_options, task_options
+from advisor.cli.completion import models
+from advisor.cli.options import default_folder, make_task, model_options, output_option, task_options
 from advisor.cli.training_options import finish, make_options, parse_layers, training_options, worker_options
 
 
 @click.command(name="sweep")
-@click.argument("model")
+@click.argument("model", shell_complete=models)
 @click.option("--layers", metavar="K,K,...", help="Only these layers, for example 0,4,8 or 3-6 [default: every layer].")
 @task_options
 @training_options
 @worker_options
 @model_options
-@click.option("--output-dir", metavar="DIR", help="Where results go [default: a folder of its own in advisor-runs].")
+@output_option
 def command(model: str, layers: str | None, output_dir: str | None, as_json: bool, **arguments) -> None:
     """Train every layer of MODEL by RL, every seed at every rate: the measured profile.
 

@@ -2,19 +2,19 @@
 
 import click
 
+from advisor.cli.options import print_json
+from advisor.cli.settings import general_options
+
 
 @click.command(name="tasks")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def command(as_json: bool, debug: bool) -> None:
+@general_options
+def command(as_json: bool) -> None:
     """List the built-in tasks and how to bring your own."""
     from probes.tasks import DEFAULT, list_tasks
 
     tasks = list_tasks()
     if as_json:
-        import json
-
-        click.echo(json.dumps({"default": DEFAULT, "tasks": tasks}, indent=1))
+        print_json({"default": DEFAULT, "tasks": tasks})
         return
     width = max(map(len, tasks))
     for name, text in tasks.items():

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from advisor.cli.completion import words
 from advisor.cli.options import parse_pairs, print_json
+from advisor.cli.settings import hint
 from advisor.processes import is_first
 from probes.errors import UsageError, unknown_name
 
@@ -32,7 +34,12 @@ def training_options(function: Callable) -> Callable:
             help="Rates tried; each arm takes the one that scores best on validation prompts.",
         ),
         click.option(
-            "--algorithm", default="grpo", show_default=True, metavar="grpo|dr_grpo", help="The RL algorithm."
+            "--algorithm",
+            default="grpo",
+            show_default=True,
+            metavar="grpo|dr_grpo",
+            shell_complete=words("grpo", "dr_grpo"),
+            help="The RL algorithm.",
         ),
         click.option("--prompts-per-step", default=16, show_default=True, help="Prompts of one step."),
         click.option("--kl", default=0.0, show_default=True, help="Weight of the divergence from the base policy."),
@@ -62,11 +69,17 @@ def training_options(function: Callable) -> Callable:
             default="full",
             show_default=True,
             metavar="full|none",
+            shell_complete=words("full", "none"),
             help="none: skip full-parameter training and report the gain over the base alone.",
         ),
         click.option("--budget", metavar="TIME", help="Take fewer steps so that all runs fit: 90s, 30m, 2h."),
         click.option(
-            "--engine", default="native", show_default=True, metavar="native|trl", help="trl: TRL's GRPOTrainer."
+            "--engine",
+            default="native",
+            show_default=True,
+            metavar="native|trl",
+            shell_complete=words("native", "trl"),
+            help="trl: TRL's GRPOTrainer.",
         ),
         click.option(
             "--trl-option", "trl_options", multiple=True, metavar="KEY=VALUE", help="A field of TRL's GRPOConfig."
@@ -112,6 +125,7 @@ def race_options(function: Callable) -> Callable:
             default="own",
             show_default=True,
             metavar="own|base",
+            shell_complete=words("own", "base"),
             help="Completions that warm-ups train on: each layer's own, or the base policy's, drawn once for all.",
         ),
     ]
@@ -201,7 +215,7 @@ def finish(result: "Contributions", as_json: bool, quiet: bool = False) -> None:
 
         print_contributions(result, Console())
     if result.folder:
-        click.echo(f"Report: {result.folder / 'report.html'}", err=True)
+        hint(f"Report: {result.folder / 'report.html'}")
     if not result.proven:
         sys.exit(3)
 

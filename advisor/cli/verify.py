@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from advisor.cli.options import default_folder, make_task, model_options, task_options
+from advisor.cli.completion import folders, models
+from advisor.cli.options import default_folder, make_task, model_options, output_option, task_options
 from advisor.cli.training_options import finish, make_options, parse_layers, training_options, worker_options
 from probes.errors import UsageError
 
@@ -16,15 +17,17 @@ _INHERITED = ("decoding", "group_size", "temperature", "max_new_tokens", "prompt
 
 
 @click.command(name="verify")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=models)
 @click.option("--layer", metavar="K", help="The layer to prove; several (11,12 or 3-6) are trained together.")
-@click.option("--from", "source", metavar="DIR", help="Prove the pick of the recommendation in DIR.")
+@click.option(
+    "--from", "source", metavar="DIR", shell_complete=folders, help="Prove the pick of the recommendation in DIR."
+)
 @click.option("--also", metavar="K,K,...", help="More layers to train beside it.")
 @task_options
 @training_options
 @worker_options
 @model_options
-@click.option("--output-dir", metavar="DIR", help="Where results go [default: a folder of its own in advisor-runs].")
+@output_option
 @click.pass_context
 def command(
     context: click.Context,

@@ -53,7 +53,7 @@ def test_skipped_stages_do_not_count(shown):
 
 def test_a_download_outside_the_plan_has_its_own_time(shown, clock):
     shown.begin("fetch", 100)
-    assert text(shown) == "fetch: 0%\n"
+    assert text(shown) == "0:00 fetch: 0%\n"
     clock.now = 20.0
     shown.advance(25)
     assert "fetch: 25%, about 1:00 left" in text(shown)
@@ -67,4 +67,15 @@ def test_a_log_file_gets_a_line_every_ten_seconds_at_most(shown, clock):
         shown.advance()
     assert len(text(shown).splitlines()) == 3
     shown.note("completions get up to 22 tokens")
-    assert "22 tokens" in text(shown)
+    assert text(shown).endswith("0:30 completions get up to 22 tokens\n")
+
+
+def test_lines_of_a_long_stage_grow_rarer(shown, clock):
+    shown.plan({"a": 7200})
+    shown.begin("a", 7200)
+    for second in range(0, 7200, 5):
+        clock.now = float(second)
+        shown.advance(5)
+    lines = text(shown).splitlines()
+    assert len(lines) < 200
+    assert lines[-1].startswith("1:5")
