@@ -206,11 +206,23 @@ class Recommendation:
 
         return param_groups(model, self._pick_of(model), lr, **options)
 
-    def lora_config(self, model: Any, r: int = 16, **options: Any) -> Any:
-        """PEFT's `LoraConfig` on the pick of `model`; see `advisor.freezing.lora_config`."""
+    def lora_config(self, model: Any = None, r: int = 16, **options: Any) -> Any:
+        """PEFT's `LoraConfig` on the pick; see `advisor.freezing.lora_config`.
+
+        Without a `model`, names are those of the one that was judged, whose configuration is read again.
+        """
         from advisor.freezing import lora_config
 
+        model = self.skeleton() if model is None else model
         return lora_config(model, self._pick_of(model), r, **options)
+
+    def skeleton(self, trust_remote_code: bool = False) -> Any:
+        """The judged model without its weights: every name and shape. Raises `UsageError` where it is not found."""
+        from probes.policy import find_files
+        from probes.progress import Progress
+        from probes.skeleton import read_skeleton
+
+        return read_skeleton(find_files(self.model["name"], Progress(), trust_remote_code), trust_remote_code)
 
     def _pick_of(self, model: Any) -> list[int]:
         if not self.pick:

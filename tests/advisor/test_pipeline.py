@@ -193,7 +193,7 @@ def test_a_recommendation_freezes_groups_and_adapts(recommended, own_tiny):
         recommended.freeze(make_model("Llama"))
 
 
-def test_a_recommendation_is_read_back(recommended, tmp_path):
+def test_a_recommendation_is_read_back(recommended, tiny, tmp_path):
     recommended.report(tmp_path)
     again = advisor.Recommendation.load(tmp_path)
     assert again.pick == recommended.pick
@@ -205,5 +205,6 @@ def test_a_recommendation_is_read_back(recommended, tmp_path):
     again.report(tmp_path / "again")
     assert (tmp_path / "again" / "report.md").read_text() == (tmp_path / "report.md").read_text()
     assert (tmp_path / "again" / "report.html").exists()
+    assert again.lora_config(r=4).target_modules == again.lora_config(tiny.model).target_modules
     with pytest.raises(advisor.UsageError, match="holds no recommendation"):
         advisor.Recommendation.load(tmp_path / "nothing")

@@ -97,6 +97,18 @@ def test_reports_tell_the_race(raced, capsys):
     assert "surely behind" in (folder / "report.md").read_text() or "halved" in (folder / "report.md").read_text()
 
 
+def test_a_written_race_is_read_back(raced, tiny, sums, tmp_path):
+    rec, _, folder = raced
+    again = advisor.Recommendation.load(folder)
+    strip = lambda race: [[(s.layer, s.rate, s.out) for s in r.standings] for r in race.rungs]  # noqa: E731
+    assert strip(again.race) == strip(rec.race)
+    assert (again.begun is None) == (rec.begun is None)
+    if rec.begun is not None:
+        assert again.begun.steps_done == rec.begun.steps_done
+    again.report(tmp_path)
+    assert (tmp_path / "report.md").read_text() == (folder / "report.md").read_text()
+
+
 def begun_of(raced):
     """The state of the layer that won the race, which need not be the pick."""
     rec, _, folder = raced
