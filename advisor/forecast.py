@@ -97,6 +97,13 @@ def forecast_warmup(
     return {"warm up all layers": total if warmup.budget is None else min(total, warmup.budget)}
 
 
+def clock(seconds: float) -> str:
+    """m:ss, or h:mm:ss from an hour on."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def _speed() -> float:
     """Floating-point operations a second of a matrix product here, the best of several."""
     import numpy as np

@@ -31,6 +31,7 @@ from probes.memory import Memory
 from probes.policy import Policy
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig, collect_rollouts
+from probes.stack import find_stack
 from probes.tasks import Task, load_task, reload_task
 from probes.training.in_place import trained_parameters
 from probes.training.state import TrainingState, setting_of
@@ -63,18 +64,9 @@ def measure_arms(
     found afterwards.
     """
     progress = progress or Progress()
-    protocol = options.protocol
-    task = load_task(task, seed=protocol.training.seed) if isinstance(task, str | None) else task
-    split = split_task(task, protocol)
-    check_held_out(split, options.interval_width)
-    place = {"device": options.device, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
-    subject = Subject(model, tokenizer, **place, progress=progress)
-    if options.in_workers:
-        if subject.files is None:
-            raise UsageError("A model in memory cannot be sent to workers: give it by name or folder, or workers=1.")
-        reload_task(task.origin)  # raises where the task cannot travel
-    progress.plan(forecast_training(subject.n_parameters, protocol, options.max_new_tokens, len(arms_of(2))))
-    identity = _identity(kind, subject, task, options, asked or {})
+    subject, task, split = begin_measuring(model, tokenizer, task, options, progress)
+    progress.plan(forecast_measuring(subject, subject.n_parameters, arms_of, options))
+    identity = identity_of(kind, subject, task, options, asked or {})
     target = output_dir(identity) if callable(output_dir) else output_dir
     folder = RunFolder(target, identity) if target is not None and is_first() else None
     with folder or nullcontext():
@@ -86,6 +78,40 @@ def measure_arms(
         if folder is not None:
             result.report(folder.path)
     return result
+
+
+def begin_measuring(
+    model: str | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | str | None,
+    options: MeasuringOptions,
+    progress: Progress,
+    weights: bool = True,
+) -> tuple[Subject, Task, Split]:
+    """Model and task, found and checked and not loaded; without its `weights` a model is not even fetched."""
+    protocol = options.protocol
+    task = load_task(task, seed=protocol.training.seed) if isinstance(task, str | None) else task
+    split = split_task(task, protocol)
+    check_held_out(split, options.interval_width)
+    place = {"device": options.device, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
+    subject = Subject(model, tokenizer, **place, progress=progress, weights=weights)
+    if options.in_workers:
+        if subject.files is None:
+            raise UsageError("A model in memory cannot be sent to workers: give it by name or folder, or workers=1.")
+        reload_task(task.origin)  # raises where the task cannot travel
+    return subject, task, split
+
+
+def forecast_measuring(
+    subject: Subject, n_parameters: float, arms_of: Callable[[int], Arms], options: MeasuringOptions
+) -> dict[str, float]:
+    """Seconds by stage."""
+    arms = {layers for _, layers in arms_of(len(find_stack(subject.skeleton)))}
+    seconds = forecast_training(n_parameters, options.protocol, options.max_new_tokens, len(arms))
+    if options.budget is not None:
+        others = sum(seconds.values()) - seconds["train"]
+        seconds["train"] = min(seconds["train"], max(0.0, options.budget - others))
+    return seconds
 
 
 class _Measuring:
@@ -345,7 +371,7 @@ def check_held_out(split: Split, width: float) -> None:
         )
 
 
-def _identity(
+def identity_of(
     kind: str, subject: Subject, task: Task, options: MeasuringOptions, asked: dict[str, Any]
 ) -> dict[str, Any]:
     """What makes two runs the same. The reward is left out: mending it must not lose the sampled completions."""

@@ -50,8 +50,7 @@ def recommend(
     options = Options(
         effort, decoding, sampling or SamplingConfig(), None, device, dtype, trust_remote_code, warmup, predictor
     )
-    if layers < 1:
-        raise UsageError(f"A set of {layers} layers is not allowed (--layers): it has at least 1.")
+    check_set(layers)
     find_predictor(effort, decoding, predictor)  # raises for one that does not fit, before anything slow
     found = survey(model, tokenizer, task, options, output_dir, progress)
     with found.folder or nullcontext():
@@ -61,10 +60,17 @@ def recommend(
     return result
 
 
+def check_set(n_picked: int, n_layers: int | None = None) -> None:
+    """Raise `UsageError` unless so many layers can be picked."""
+    if n_picked < 1:
+        raise UsageError(f"A set of {n_picked} layers is not allowed (--layers): it has at least 1.")
+    if n_layers is not None and n_picked > n_layers:
+        raise UsageError(f"A set of {n_picked} layers was asked for (--layers), but the policy has {n_layers}.")
+
+
 def _conclude(found: Survey, n_picked: int) -> Recommendation:
     options, table = found.options, found.table
-    if n_picked > table.n_layers:
-        raise UsageError(f"A set of {n_picked} layers was asked for (--layers), but the policy has {table.n_layers}.")
+    check_set(n_picked, table.n_layers)
     verdict = found.verdict or judge_table(table) or (found.race and judge_race(found.race))
     predicted = None
     if verdict is None:

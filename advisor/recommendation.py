@@ -222,7 +222,8 @@ class Recommendation:
         from probes.progress import Progress
         from probes.skeleton import read_skeleton
 
-        return read_skeleton(find_files(self.model["name"], Progress(), trust_remote_code), trust_remote_code)
+        files = find_files(self.model["name"], Progress(), trust_remote_code, weights=False)
+        return read_skeleton(files, trust_remote_code)
 
     def _pick_of(self, model: Any) -> list[int]:
         if not self.pick:

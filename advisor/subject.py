@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -12,10 +13,13 @@ from probes.checkpoint import LayerWeights, LoadedWeights
 from probes.errors import UsageError
 from probes.policy import ModelFiles, Policy, check_dtype, find_files, load_policy, resolve_device
 from probes.progress import Progress
+from probes.skeleton import read_skeleton
 
 
 class Subject:
     """A model with the place it runs in. ``files`` is None where objects were given.
+
+    Without `weights` a model of the hub is not fetched beyond its configuration, and cannot be loaded.
 
     Raises `UsageError` at once where the name leads nowhere, a tokenizer is missing, or the device cannot be used.
     """
@@ -29,6 +33,7 @@ class Subject:
         dtype: str = "auto",
         trust_remote_code: bool = False,
         progress: Progress | None = None,
+        weights: bool = True,
     ) -> None:
         self.device, self.dtype, self.trust_remote_code = device, dtype, trust_remote_code
         self.files: ModelFiles | None = None
@@ -36,7 +41,7 @@ class Subject:
         if not isinstance(model, PreTrainedModel):
             resolve_device(device)
             check_dtype(dtype)
-            self.files = find_files(str(model), progress or Progress(), trust_remote_code)
+            self.files = find_files(str(model), progress or Progress(), trust_remote_code, weights=weights)
         elif tokenizer is None:
             raise UsageError("A loaded model needs its tokenizer: call with (model, tokenizer, task).")
         else:
@@ -50,6 +55,11 @@ class Subject:
     def n_parameters(self) -> float:
         """Parameters of the whole model; from file sizes as long as it is not loaded."""
         return self._policy.n_parameters if self._policy else guess_parameters(str(self.files.path))
+
+    @cached_property
+    def skeleton(self) -> PreTrainedModel:
+        """Every name and shape: the loaded model itself, or one made from its configuration without weights."""
+        return self._policy.model if self._policy else read_skeleton(self.files, self.trust_remote_code)
 
     def policy(self, progress: Progress | None = None) -> Policy:
         """The policy, loaded when first asked for."""

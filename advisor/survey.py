@@ -125,17 +125,9 @@ def survey(
     progress = progress or Progress()
     if n_processes() > 1:
         raise UsageError("Probes run in one process: start this without a launcher, then launch advisor verify --from.")
-    options.chosen_probes()
-    task = load_task(task, seed=options.sampling.seed) if isinstance(task, str | None) else task
-    if options.effort == "static":
-        task = None
-    place = {"device": options.device, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
-    subject = Subject(model, tokenizer, **place, progress=progress)
-    plan = forecast(subject.n_parameters, options.effort, **vars(options.sampling))
-    if options.effort == "warmup":
-        plan |= forecast_warmup(subject.n_parameters, options.warmup, options.sampling.max_new_tokens)
-    progress.plan(plan)
-    identity = _identity(subject, task, options)
+    subject, task = begin_survey(model, tokenizer, task, options, progress)
+    progress.plan(forecast_survey(subject.n_parameters, options))
+    identity = identity_of(subject, task, options)
     target = output_dir(identity) if callable(output_dir) else output_dir
     folder = RunFolder(target, identity) if target is not None else None
     with ExitStack() as closing:
@@ -146,6 +138,30 @@ def survey(
         found = _measure(subject, task, options, folder, progress)
         closing.pop_all()  # the caller writes its results before it closes the folder
     return found
+
+
+def begin_survey(
+    model: str | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task | str | None,
+    options: Options,
+    progress: Progress,
+    weights: bool = True,
+) -> tuple[Subject, Task | None]:
+    """Model and task, found and checked and not loaded; without its `weights` a model is not even fetched."""
+    options.chosen_probes()
+    task = load_task(task, seed=options.sampling.seed) if isinstance(task, str | None) else task
+    place = {"device": options.device, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
+    subject = Subject(model, tokenizer, **place, progress=progress, weights=weights)
+    return subject, None if options.effort == "static" else task
+
+
+def forecast_survey(n_parameters: float, options: Options) -> dict[str, float]:
+    """Seconds by stage."""
+    plan = forecast(n_parameters, options.effort, **vars(options.sampling))
+    if options.effort == "warmup":
+        plan |= forecast_warmup(n_parameters, options.warmup, options.sampling.max_new_tokens)
+    return plan
 
 
 def _measure(
@@ -238,7 +254,7 @@ def _race(
     )
 
 
-def _identity(subject: Subject, task: Task | None, options: Options) -> dict[str, Any]:
+def identity_of(subject: Subject, task: Task | None, options: Options) -> dict[str, Any]:
     """What makes two runs the same. The reward is left out: mending it must not lose the sampled completions."""
     return subject.identity() | {
         "task": task and task.name,

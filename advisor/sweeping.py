@@ -1,6 +1,7 @@
 """The whole profile: every layer trained, every seed, every rate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,10 +29,17 @@ def sweep(
     protocol's ``rate_by`` is "every_seed".
     """
     options = options or MeasuringOptions()
+    arms_of, asked = arms_to_sweep(layers, options)
+    return measure_arms("sweep", model, tokenizer, task, arms_of, judge_sweep, options, output_dir, progress, asked)
+
+
+def arms_to_sweep(
+    layers: Sequence[int] | None, options: MeasuringOptions
+) -> tuple[Callable[[int], Arms], dict[str, Any]]:
+    """The arms of a sweep in a stack of so many layers, and what tells it from others."""
 
     def arms_of(n_layers: int) -> Arms:
         chosen = range(n_layers) if layers is None else layers
         return [("layer", (k,)) for k in chosen] + ([("full", None)] if options.reference == "full" else [])
 
-    asked = {"layers": layers and list(layers)}
-    return measure_arms("sweep", model, tokenizer, task, arms_of, judge_sweep, options, output_dir, progress, asked)
+    return arms_of, {"layers": layers and list(layers)}

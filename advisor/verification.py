@@ -45,24 +45,36 @@ def verify(
     there, at its rate, and all arms take as many base steps as it did. Cost: arms x (rates + seeds - 1) training runs.
     Raises `UsageError` for bad input, `RunError` where the run breaks.
     """
-    options = options or MeasuringOptions()
     pick = (layer,) if isinstance(layer, int) else tuple(sorted(set(layer)))
-    if start is not None:
-        options = _going_on(options, pick, start)
-        if not options.protocol.known_rates:
-            (progress or Progress()).note(
-                "the pick's training begins anew: warm-ups are of the native engine and one layer"
-            )
-            start = None
-
-    def arms_of(n_layers: int) -> Arms:
-        arms: Arms = [("pick", pick), ("middle", (n_layers // 2,)), *(("also", (k,)) for k in also)]
-        return arms + ([("full", None)] if options.reference == "full" else [])
-
-    asked = {"layer": list(pick), "also": sorted(set(also))}
+    options, start = options_from(start, pick, options or MeasuringOptions(), progress or Progress())
+    arms_of, asked = arms_to_prove(pick, also, options)
     return measure_arms(
         "verification", model, tokenizer, task, arms_of, judge_pick, options, output_dir, progress, asked, start
     )
+
+
+def arms_to_prove(
+    pick: Sequence[int], also: Sequence[int], options: MeasuringOptions
+) -> tuple[Callable[[int], Arms], dict[str, Any]]:
+    """The arms of a verification in a stack of so many layers, and what tells it from others."""
+
+    def arms_of(n_layers: int) -> Arms:
+        arms: Arms = [("pick", tuple(pick)), ("middle", (n_layers // 2,)), *(("also", (k,)) for k in also)]
+        return arms + ([("full", None)] if options.reference == "full" else [])
+
+    return arms_of, {"layer": list(pick), "also": sorted(set(also))}
+
+
+def options_from(
+    start: TrainingState | None, pick: tuple[int, ...], options: MeasuringOptions, progress: Progress
+) -> tuple[MeasuringOptions, TrainingState | None]:
+    """Options under which the pick's training goes on from `start`; None in its place where it has to begin anew."""
+    if start is not None:
+        options = _going_on(options, pick, start)
+        if not options.protocol.known_rates:
+            progress.note("the pick's training begins anew: warm-ups are of the native engine and one layer")
+            start = None
+    return options, start
 
 
 def _going_on(options: MeasuringOptions, pick: tuple[int, ...], start: TrainingState) -> MeasuringOptions:

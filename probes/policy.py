@@ -33,6 +33,11 @@ class ModelFiles:
     def is_gguf(self) -> bool:
         return self.path.is_file()
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the weights are there too, and not only the configuration."""
+        return self.is_gguf or any(self.path.glob("*.safetensors"))
+
     def fingerprint(self) -> str:
         """SHA-256 over name, size, time of writing, first and last MiB of each file: no full read."""
         digest = hashlib.sha256()
@@ -125,11 +130,13 @@ class Policy:
         return digest.hexdigest()
 
 
-def find_files(name: str, progress: Progress, trust_remote_code: bool = False) -> ModelFiles:
+def find_files(
+    name: str, progress: Progress, trust_remote_code: bool = False, *, weights: bool = True
+) -> ModelFiles:
     """The files of a model named by a folder, a GGUF file, a hub name, or ``smollm2-135m``.
 
     Hub files (configuration, tokenizer, safetensors; Python code only if trusted) are fetched with huggingface_hub
-    into its own cache.
+    into its own cache. With `weights` False no weights are fetched: enough for `read_config` and `read_skeleton`.
     Raises `UsageError` where the name leads nowhere, with what to do.
     """
     path = Path(name).expanduser()
@@ -141,12 +148,14 @@ def find_files(name: str, progress: Progress, trust_remote_code: bool = False) -
         if path.suffix != ".gguf":
             raise UsageError(f"The file '{name}' is not a GGUF file: give a .gguf file, a model folder or a hub name.")
         return ModelFiles(name, path)
+    if name == packaged.NAME and not weights:
+        return ModelFiles(name, packaged.config_folder())
     if name == packaged.NAME:
         folder = packaged.packaged_folder(progress)
         return ModelFiles(name, folder) if folder else ModelFiles(name, _fetch_from_hub(packaged.HUB_NAME, progress))
     if name.startswith((".", "/", "~")) or path.suffix == ".gguf" or name.count("/") > 1:
         raise UsageError(f"There is no file or folder '{name}'. Give an existing folder, a .gguf file or a hub name.")
-    return ModelFiles(name, _fetch_from_hub(name, progress, trust_remote_code))
+    return ModelFiles(name, _fetch_from_hub(name, progress, trust_remote_code, weights))
 
 
 def load_policy(
@@ -264,12 +273,13 @@ def _first_line(error: BaseException) -> str:
     return (text[0] if text else type(error).__name__)[:300].rstrip(".") + "."
 
 
-def _fetch_from_hub(name: str, progress: Progress, with_code: bool = False) -> Path:
+def _fetch_from_hub(name: str, progress: Progress, with_code: bool = False, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     progress.begin(f"look up {name} on the model hub", 1)
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", *(["*.py"] if with_code else [])]
+    patterns = ["*.json", "*.model", "*.txt", "*.jinja"]
+    patterns += (["*.safetensors"] if weights else []) + (["*.py"] if with_code else [])
     try:
         folder = Path(snapshot_download(name, allow_patterns=patterns))
     except GatedRepoError as error:

@@ -1,7 +1,7 @@
 """Options that several verbs share, and how they become objects."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from advisor.cli.settings import general_options
 from probes.errors import UsageError
 
 if TYPE_CHECKING:
+    from advisor.planning import Plan
     from probes.rollouts import SamplingConfig
     from probes.tasks import Task
 
@@ -114,6 +115,27 @@ def output_option(function: Callable) -> Callable:
         shell_complete=folders,
         help="Where results go [default: a folder of its own in advisor-runs].",
     )(function)
+
+
+def dry_run_option(function: Callable) -> Callable:
+    """Only the plan."""
+    return click.option("--dry-run", is_flag=True, help="Print plan, cost and time, and run nothing.")(function)
+
+
+def show_plans(plans: Sequence["Plan"], as_json: bool) -> None:
+    """What a dry run prints: JSON is the first plan, with the one that would follow it under its verb."""
+    if as_json:
+        first, *others = (plan.as_dict() for plan in plans)
+        print_json(first | {plan["verb"]: plan for plan in others})
+        return
+    from rich.console import Console
+
+    from advisor.reports.plan import print_plan
+
+    for i, plan in enumerate(plans):
+        if i:
+            click.echo()
+        print_plan(plan, Console())
 
 
 def _all(function: Callable, *options: Callable) -> Callable:

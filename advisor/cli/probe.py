@@ -3,7 +3,16 @@
 import click
 
 from advisor.cli.completion import folders, models, probe_names
-from advisor.cli.options import make_sampling, make_task, model_options, print_json, probing_options, task_options
+from advisor.cli.options import (
+    dry_run_option,
+    make_sampling,
+    make_task,
+    model_options,
+    print_json,
+    probing_options,
+    show_plans,
+    task_options,
+)
 from probes.errors import UsageError
 
 
@@ -23,7 +32,10 @@ from probes.errors import UsageError
 @click.option(
     "--output-dir", metavar="DIR", shell_complete=folders, help="Also write table.json and the journal there."
 )
-def command(model: str, probes: tuple[str, ...], output_dir: str | None, as_json: bool, **arguments) -> None:
+@dry_run_option
+def command(
+    model: str, probes: tuple[str, ...], output_dir: str | None, dry_run: bool, as_json: bool, **arguments
+) -> None:
     """Print the layer table of MODEL alone: every probe, every layer, no ranking."""
     from advisor.cli.progress import shown_progress
     from advisor.forecast import forecast, guess_parameters
@@ -43,7 +55,15 @@ def command(model: str, probes: tuple[str, ...], output_dir: str | None, as_json
             arguments["dtype"],
             arguments["trust_remote_code"],
         )
-        found = survey(model, None, task, options, output_dir, progress)
+        if dry_run:
+            from advisor.planning import plan_survey
+
+            plan = plan_survey("probe", model, task, options, output_dir, progress)
+        else:
+            found = survey(model, None, task, options, output_dir, progress)
+    if dry_run:
+        show_plans([plan], as_json)
+        return
     content = found.as_dict()
     if found.folder is not None:
         with found.folder:

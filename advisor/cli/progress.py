@@ -12,6 +12,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from advisor.cli.settings import settings
+from advisor.forecast import clock
 from advisor.processes import is_first
 from probes.progress import Progress
 
@@ -54,7 +55,7 @@ class ShownProgress(Progress):
         self._draw()
 
     def note(self, message: str) -> None:
-        when = "" if self.console.is_terminal else f"{_clock(time.monotonic() - self.start)} "
+        when = "" if self.console.is_terminal else f"{clock(time.monotonic() - self.start)} "
         self.console.print(when + message, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def seconds_left(self) -> float | None:
@@ -90,7 +91,7 @@ class ShownProgress(Progress):
         elif self.stage:  # a download, say, which the plan does not know
             share = self.done / self.total
             left = (time.monotonic() - self.stage_start) * (1 - share) / share if share > 0.02 else None
-        text = f"about {_clock(left)} left" if left is not None else ""
+        text = f"about {clock(left)} left" if left is not None else ""
         self.bar.update(self.task, description=self.stage or "start", completed=share, left=text)
         if not self.console.is_terminal and self.stage:
             self._line(f"{self.stage}: {share:.0%}{', ' + text if text else ''}", force)
@@ -100,13 +101,7 @@ class ShownProgress(Progress):
         now = time.monotonic()
         if force or now - self.last_line > max(_LINE_EVERY, _RARER * (now - self.start)):
             self.last_line = now
-            self.console.print(f"{_clock(now - self.start)} {text}", highlight=False, soft_wrap=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+            self.console.print(f"{clock(now - self.start)} {text}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

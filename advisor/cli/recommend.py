@@ -9,12 +9,14 @@ import click
 from advisor.cli.completion import models
 from advisor.cli.options import (
     default_folder,
+    dry_run_option,
     make_sampling,
     make_task,
     model_options,
     output_option,
     print_json,
     probing_options,
+    show_plans,
     task_options,
 )
 from advisor.cli.settings import hint
@@ -51,9 +53,16 @@ if TYPE_CHECKING:
 @worker_options
 @model_options
 @output_option
+@dry_run_option
 @click.pass_context
 def command(
-    context: click.Context, model: str, output_dir: str | None, prove: bool, as_json: bool, **arguments
+    context: click.Context,
+    model: str,
+    output_dir: str | None,
+    prove: bool,
+    dry_run: bool,
+    as_json: bool,
+    **arguments,
 ) -> None:
     """Say which layer of MODEL to train, with the evidence.
 
@@ -70,26 +79,23 @@ def command(
     with shown_progress(plan) as progress:
         task, sampling = make_task(arguments), make_sampling(arguments)
         warmup = make_warmup(arguments, prove, context) if arguments["effort"] == "warmup" else None
-        from advisor.pipeline import recommend
+        options = _ready_to_prove(task, arguments) if prove else None
+        place = {name: arguments[name] for name in ("device", "dtype", "trust_remote_code")}
+        rules = {"predictor": arguments["predictor"], "layers": arguments["layers"], "warmup": warmup}
+        what = {"effort": arguments["effort"], "decoding": arguments["decoding"], "sampling": sampling}
+        kept = {"output_dir": output_dir or default_folder, "progress": progress}
+        if dry_run:
+            from advisor.planning import plan_proof, plan_recommendation
 
-        if prove:
-            options = _ready_to_prove(task, arguments)
-        result = recommend(
-            model,
-            None,
-            task,
-            effort=arguments["effort"],
-            decoding=arguments["decoding"],
-            sampling=sampling,
-            warmup=warmup,
-            predictor=arguments["predictor"],
-            layers=arguments["layers"],
-            device=arguments["device"],
-            dtype=arguments["dtype"],
-            trust_remote_code=arguments["trust_remote_code"],
-            output_dir=output_dir or default_folder,
-            progress=progress,
-        )
+            plans = [plan_recommendation(model, task, **what, **rules, **place, **kept)]
+            plans += [plan_proof(model, task, (), (), options, progress=progress)] if prove else []
+        else:
+            from advisor.pipeline import recommend
+
+            result = recommend(model, None, task, **what, **rules, **place, **kept)
+    if dry_run:
+        show_plans(plans, as_json)
+        return
     if as_json and not prove:
         print_json(result.as_dict())
     elif not as_json:

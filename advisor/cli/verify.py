@@ -6,7 +6,15 @@ import click
 from click.core import ParameterSource
 
 from advisor.cli.completion import folders, models
-from advisor.cli.options import default_folder, make_task, model_options, output_option, task_options
+from advisor.cli.options import (
+    default_folder,
+    dry_run_option,
+    make_task,
+    model_options,
+    output_option,
+    show_plans,
+    task_options,
+)
 from advisor.cli.training_options import finish, make_options, parse_layers, training_options, worker_options
 from probes.errors import UsageError
 
@@ -28,6 +36,7 @@ _INHERITED = ("decoding", "group_size", "temperature", "max_new_tokens", "prompt
 @worker_options
 @model_options
 @output_option
+@dry_run_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -36,6 +45,7 @@ def command(
     source: str | None,
     also: str | None,
     output_dir: str | None,
+    dry_run: bool,
     as_json: bool,
     **arguments,
 ) -> None:
@@ -59,20 +69,19 @@ def command(
             output_dir = output_dir or folder_in(source)
         else:
             task = make_task(arguments)
-        from advisor.verification import verify
+        options, start = make_options(arguments), _warmed_up(source, picks) if source else None
+        kept = {"output_dir": output_dir or default_folder, "progress": progress, "start": start}
+        if dry_run:
+            from advisor.planning import plan_proof
 
-        options = make_options(arguments)
-        result = verify(
-            model,
-            None,
-            task,
-            layer=picks,
-            also=more,
-            options=options,
-            output_dir=output_dir or default_folder,
-            progress=progress,
-            start=_warmed_up(source, picks) if source else None,
-        )
+            plan = plan_proof(model, task, picks, more, options, **kept)
+        else:
+            from advisor.verification import verify
+
+            result = verify(model, None, task, layer=picks, also=more, options=options, **kept)
+    if dry_run:
+        show_plans([plan], as_json)
+        return
     finish(result, as_json)
 
 

@@ -33,6 +33,16 @@ def test_default_folder_is_the_runs_own(cli, tmp_path, monkeypatch):
     assert all(name.startswith("tiny-policy-sums-probe-") for name in folders)
 
 
+def test_a_dry_run_names_the_folder_and_what_is_finished_there(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dry = lambda: json.loads(cli("recommend", str(TINY), *QUICK, "--dry-run", "--json")[1])  # noqa: E731
+    assert dry()["finished_measurements"] == 0
+    assert not (tmp_path / "advisor-runs").exists()
+    cli("recommend", str(TINY), *QUICK)
+    assert dry()["output_dir"] == f"advisor-runs/{next((tmp_path / 'advisor-runs').iterdir()).name}"
+    assert dry()["finished_measurements"] > 5
+
+
 def test_json_on_stdout_is_the_ranking_file(cli, tmp_path):
     code, out, _ = cli("recommend", str(TINY), *QUICK, "--json", "--output-dir", str(tmp_path / "run"))
     assert code == 0

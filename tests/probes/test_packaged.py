@@ -8,6 +8,8 @@ from probes import packaged, policy
 from probes.errors import RunError, UsageError
 from probes.policy import find_files, load_policy
 from probes.progress import Progress
+from probes.skeleton import read_skeleton
+from probes.stack import find_stack
 
 
 @pytest.fixture
@@ -57,3 +59,10 @@ def test_without_registry_the_hub_is_asked_and_the_error_says_what_to_do(registr
     with pytest.raises(UsageError, match="local folder or a GGUF file"):
         find_files("smollm2-135m", Progress())
     assert asked == [packaged.HUB_NAME]
+
+
+def test_its_shapes_are_known_without_a_fetch(registry):
+    model = read_skeleton(find_files("smollm2-135m", Progress(), weights=False))
+    assert sum(p.numel() for p in model.parameters()) == 134_515_008
+    assert len(find_stack(model)) == 30
+    assert not registry

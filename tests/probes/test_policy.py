@@ -113,6 +113,10 @@ def test_code_is_fetched_from_the_hub_only_if_trusted(monkeypatch, tmp_path, tru
     )
     find_files("someone/model", Progress(), trust_remote_code=trusted)
     assert ("*.py" in asked) == trusted
+    assert "*.safetensors" in asked
+    asked.clear()
+    find_files("someone/model", Progress(), weights=False)
+    assert "*.safetensors" not in asked
 
 
 def test_a_gated_model_is_said_to_be_gated(monkeypatch):
