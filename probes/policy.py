@@ -130,9 +130,7 @@ class Policy:
         return digest.hexdigest()
 
 
-def find_files(
-    name: str, progress: Progress, trust_remote_code: bool = False, *, weights: bool = True
-) -> ModelFiles:
+def find_files(name: str, progress: Progress, trust_remote_code: bool = False, *, weights: bool = True) -> ModelFiles:
     """The files of a model named by a folder, a GGUF file, a hub name, or ``smollm2-135m``.
 
     Hub files (configuration, tokenizer, safetensors; Python code only if trusted) are fetched with huggingface_hub

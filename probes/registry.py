@@ -1,4 +1,8 @@
-"""Which probes there are. A new probe is one file with one decorated function, and one line in `_PROBES`."""
+"""Which probes there are. A new probe is one file with one decorated function.
+
+In `_PROBES` it is shipped, and predictors may be fitted on it; elsewhere it is the user's own: importing its file is
+enough for it to be measured and shown.
+"""
 
 import importlib
 from collections.abc import Callable
@@ -6,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probes.errors import unknown_name
+from probes.errors import UsageError, unknown_name
+from probes.user_code import import_file
 
 _PROBES = {  # in the order in which they are measured
     "depth": "probes.depth",
@@ -44,9 +49,16 @@ _registered: dict[str, Probe] = {}
 
 
 def probe(name: str, *, effort: str, columns: list[Column], cost: str, source: str) -> Callable:
-    """Register the decorated function, which takes a `probes.measure.Measurement` and returns its columns."""
+    """Register the decorated function, which takes a `probes.measure.Measurement` and returns its columns, each (L,).
+
+    Raises `UsageError` for an effort other than "static" or "probe", or the name of a shipped probe.
+    """
+    if effort not in EFFORTS[:2]:
+        raise unknown_name("effort", effort, EFFORTS[:2], f"Give one of these to the probe '{name}'.")
 
     def register(function: Callable[..., dict[str, np.ndarray]]) -> Callable[..., dict[str, np.ndarray]]:
+        if _PROBES.get(name, function.__module__) != function.__module__:
+            raise UsageError(f"The name '{name}' is that of a shipped probe: give yours another.")
         _registered[name] = Probe(name, effort, tuple(columns), cost, source, function)
         return function
 
@@ -54,19 +66,37 @@ def probe(name: str, *, effort: str, columns: list[Column], cost: str, source: s
 
 
 def get_probe(name: str) -> Probe:
-    """The probe called `name`; raises `UsageError` with the nearest name for an unknown one."""
-    if name not in _PROBES:
-        raise unknown_name("probe", name, _PROBES, "'advisor probes' describes them.")
-    importlib.import_module(_PROBES[name])
+    """The probe called `name`, or the one in a file of the user's own, ``FILE.py``.
+
+    Raises `UsageError` with the nearest name for an unknown one.
+    """
+    if name.endswith(".py"):
+        return _in_file(name)
+    if name in _PROBES:
+        importlib.import_module(_PROBES[name])
+    if name not in _registered:
+        raise unknown_name("probe", name, [*_PROBES, *_own()], "'advisor probes' describes them; or give a FILE.py.")
     return _registered[name]
 
 
-def list_probes(effort: str = EFFORTS[-1]) -> list[Probe]:
-    """Every probe that runs at `effort` (each effort includes the cheaper ones), in order."""
+def list_probes(effort: str = EFFORTS[-1], shipped: bool = False) -> list[Probe]:
+    """Every probe that runs at `effort` (each effort includes the cheaper ones), in order; `shipped` leaves out own."""
     allowed = EFFORTS[: EFFORTS.index(effort) + 1]
-    return [p for p in map(get_probe, _PROBES) if p.effort in allowed]
+    return [p for p in map(get_probe, [*_PROBES, *([] if shipped else _own())]) if p.effort in allowed]
 
 
 def list_columns(effort: str = EFFORTS[-1]) -> dict[str, Column]:
-    """Every column that `effort` can fill, by name."""
-    return {column.name: column for p in list_probes(effort) for column in p.columns}
+    """Every column that `effort` can fill by shipped probes, by name: what predictors may know."""
+    return {column.name: column for p in list_probes(effort, shipped=True) for column in p.columns}
+
+
+def _own() -> list[str]:
+    return [name for name in _registered if name not in _PROBES]
+
+
+def _in_file(file: str) -> Probe:
+    module = import_file(file, "Probe")
+    found = [p for p in _registered.values() if p.measure.__module__ == module.__name__]
+    if len(found) != 1:
+        raise UsageError(f"'{file}' registers {len(found)} probes, not one: decorate one function with @probe(...).")
+    return found[0]

@@ -18,9 +18,11 @@ class LayerTable:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, columns: dict[str, np.ndarray]) -> None:
-        """Add columns, all or none; each must be (L,) and finite, else `ProbeFailure`."""
+        """Add new columns, all or none; each must be (L,) and finite, else `ProbeFailure`."""
         checked = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
         for name, values in checked.items():
+            if name in self.columns:
+                raise ProbeFailure(f"column '{name}' is already that of another probe")
             if values.shape != (self.n_layers,):
                 raise ProbeFailure(f"column '{name}' has shape {values.shape}, expected ({self.n_layers},)")
             if not np.isfinite(values).all():

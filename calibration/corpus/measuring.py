@@ -181,7 +181,7 @@ def measure_probes(policy: Policy, task: Task, protocol: Protocol) -> dict[str, 
         seed=_WARMUP_SEED,
     )
     rollouts = collect_rollouts(policy, task, config)
-    table = measure(list_probes("probe"), policy=policy, rollouts=rollouts)
+    table = measure(list_probes("probe", shipped=True), policy=policy, rollouts=rollouts)
     return {
         "n_layers": table.n_layers,
         "columns": {name: [float(f"{v:.6g}") for v in values] for name, values in table.columns.items()},

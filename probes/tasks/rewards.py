@@ -7,19 +7,17 @@ completion cannot be scored: it takes no part in its group's mean and gets advan
 """
 
 import asyncio
-import importlib.util
 import inspect
 import math
 import re
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from pathlib import Path
 
-from probes.errors import RunError, UsageError, unknown_name
+from probes.errors import RunError, unknown_name
 from probes.prompts import is_chat
 from probes.tasks.task import Reward, Row
+from probes.user_code import import_file
 
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?|\d[\d,]*(?:\.\d+)?")
 
@@ -65,18 +63,7 @@ def load_reward(spec: str) -> Reward:
     file, colon, function = spec.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise unknown_name("reward", spec, BUILT_IN, "Or give a function in a file, as FILE.py:function.")
-    path = Path(file).expanduser().resolve()
-    if not path.is_file():
-        raise UsageError(f"Reward file '{file}' does not exist. Give an existing file as FILE.py:function.")
-    module_spec = importlib.util.spec_from_file_location(f"advisor_reward_{path.stem}", path)
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module
-    if str(path.parent) not in sys.path:  # so that the file may import its neighbours, now or when it is called
-        sys.path.append(str(path.parent))
-    try:
-        module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"Reward file '{file}' cannot be imported: {type(error).__name__}: {error}") from error
+    module = import_file(file, "Reward")
     reward = getattr(module, function, None)
     if not callable(reward):
         names = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
