@@ -19,6 +19,7 @@ from probes.training.state import TrainingState
 
 if TYPE_CHECKING:
     from advisor.contributions import Contributions
+    from advisor.exports import Exported
     from advisor.freezing import Frozen
 
 
@@ -215,6 +216,12 @@ class Recommendation:
 
         model = self.skeleton() if model is None else model
         return lora_config(model, self._pick_of(model), r, **options)
+
+    def export(self, to: str, folder: str | Path | None = None, **options: Any) -> "Exported":
+        """Write the pick as configuration of the training framework `to`; see `advisor.exports.export`."""
+        from advisor.exports import export
+
+        return export(self, to, folder, **options)
 
     def skeleton(self, trust_remote_code: bool = False) -> Any:
         """The judged model without its weights: every name and shape. Raises `UsageError` where it is not found."""

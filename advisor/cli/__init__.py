@@ -11,6 +11,7 @@ VERBS = {  # name: (module, one line for --help)
     "verify": ("advisor.cli.verify", "Train one layer of MODEL and say what that brings."),
     "sweep": ("advisor.cli.sweep", "Train every layer of MODEL: the measured profile."),
     "calibrate": ("advisor.cli.calibrate", "Fit predictors on your own sweeps beside the shipped ones."),
+    "export": ("advisor.cli.export", "Write the pick as configuration of a training framework."),
     "tasks": ("advisor.cli.tasks", "List the built-in tasks and how to bring your own."),
     "probes": ("advisor.cli.probes", "List the probes with unit, cost and source."),
     "env": ("advisor.cli.env", "Print versions and machine, for reports of problems."),

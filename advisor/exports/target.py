@@ -1,0 +1,44 @@
+"""What an exporter is given and what it gives; each framework's module has ``CHECKED_WITH``, ``ways`` and ``write``."""
+
+from dataclasses import dataclass, field
+
+from advisor.exports.material import Material, jsonl
+from advisor.exports.pick import Pick
+
+FULL, LORA = "full", "lora"
+
+
+@dataclass(frozen=True)
+class Order:
+    """One export: the layers, what is trained on, whether their weights or LoRA matrices of `rank` are trained."""
+
+    pick: Pick
+    material: Material
+    way: str
+    rank: int
+    checked_with: str
+
+    @property
+    def header(self) -> str:
+        """Comment lines for the top of a file."""
+        return f"# {self.pick.says(self.way, self.rank)}\n# Checked with {self.checked_with}\n"
+
+    @property
+    def alpha(self) -> int:
+        """LoRA's scale, as `advisor.freezing.lora_config` has it."""
+        return 2 * self.rank
+
+    def data_files(self) -> dict[str, str]:
+        """The prompts and the reward as most targets take them; nothing where there are none."""
+        if self.material.rows is None:
+            return {}
+        return {"train.jsonl": jsonl(self.material.rows), "reward.py": self.material.reward}
+
+
+@dataclass(frozen=True)
+class Written:
+    """``files`` by name, ``run`` the command that starts training (in the files' folder), ``notes`` for the user."""
+
+    files: dict[str, str]
+    run: str
+    notes: list[str] = field(default_factory=list)
