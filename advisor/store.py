@@ -95,7 +95,7 @@ class RunFolder(Memory):
             self._read_journal()
             # Unbuffered: what could not be written must not be written later.
             self._journal = (self.path / "journal.jsonl").open("ab", buffering=0)
-            self.write("environment.json", _json(environment()))
+            self.write("environment.json", _json({"schema_version": SCHEMA_VERSION, **environment()}))
         except BaseException:
             self._lock.release()
             raise

@@ -27,7 +27,9 @@ def command(sweeps: tuple[str, ...], output_dir: str, as_json: bool, **arguments
         found = calibrate(sweeps, output_dir, progress=progress, **arguments)
     told = [{**fitted.predictor.facts, "errors": fitted.errors} for fitted in found]
     if as_json:
-        print_json({"output_dir": output_dir, "predictors": told})
+        from advisor.store import SCHEMA_VERSION
+
+        print_json({"schema_version": SCHEMA_VERSION, "output_dir": output_dir, "predictors": told})
         return
     from rich.console import Console
     from rich.table import Table

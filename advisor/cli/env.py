@@ -11,10 +11,11 @@ from advisor.cli.settings import general_options
 def command(as_json: bool) -> None:
     """Print versions and machine, for reports of problems."""
     from advisor.environment import environment
+    from advisor.store import SCHEMA_VERSION
 
     found = environment()
     if as_json:
-        print_json(found)
+        print_json({"schema_version": SCHEMA_VERSION, **found})
         return
     flat = {k: v for k, v in found.items() if k != "packages"} | found["packages"]
     width = max(map(len, flat))

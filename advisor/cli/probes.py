@@ -10,22 +10,22 @@ from advisor.cli.settings import general_options
 @general_options
 def command(as_json: bool) -> None:
     """List the probes with unit, cost and source."""
+    from advisor.store import SCHEMA_VERSION
     from probes.registry import list_probes
 
     probes = list_probes()
     if as_json:
-        print_json(
-            [
-                {
-                    "name": p.name,
-                    "effort": p.effort,
-                    "cost": p.cost,
-                    "source": p.source,
-                    "columns": [vars(c) for c in p.columns],
-                }
-                for p in probes
-            ]
-        )
+        told = [
+            {
+                "name": p.name,
+                "effort": p.effort,
+                "cost": p.cost,
+                "source": p.source,
+                "columns": [vars(c) for c in p.columns],
+            }
+            for p in probes
+        ]
+        print_json({"schema_version": SCHEMA_VERSION, "probes": told})
         return
     from rich.console import Console
     from rich.table import Table

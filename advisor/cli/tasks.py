@@ -10,11 +10,12 @@ from advisor.cli.settings import general_options
 @general_options
 def command(as_json: bool) -> None:
     """List the built-in tasks and how to bring your own."""
+    from advisor.store import SCHEMA_VERSION
     from probes.tasks import DEFAULT, list_tasks
 
     tasks = list_tasks()
     if as_json:
-        print_json({"default": DEFAULT, "tasks": tasks})
+        print_json({"schema_version": SCHEMA_VERSION, "default": DEFAULT, "tasks": tasks})
         return
     width = max(map(len, tasks))
     for name, text in tasks.items():

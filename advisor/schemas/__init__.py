@@ -19,7 +19,7 @@ def names() -> list[str]:
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The schema called `name`, with those that it refers to in its ``$defs``, so that any validator takes it alone.
+    """The schema called `name`, with the files that it refers to in its ``$defs``: any validator takes it alone.
 
     Raises `UsageError` with the nearest name for an unknown one.
     """
@@ -27,27 +27,36 @@ def schema(name: str) -> dict[str, Any]:
         from probes.errors import unknown_name
 
         raise unknown_name("schema", name, names(), f"They are the files in {FOLDER}.")
-    found = _read(name + _ENDING)
-    inside: dict[str, Any] = {}
-    waiting = sorted(_other_files(found))
+    own, inside, waiting = name + _ENDING, {}, [name + _ENDING]
     while waiting:
         file = waiting.pop()
-        if file not in (name + _ENDING, *inside):
-            inside[file] = _read(file)
-            waiting += sorted(_other_files(inside[file]))
-    return {**found, "$defs": {**found.get("$defs", {}), **inside}}
+        inside[file] = _read(file)
+        waiting += {other for other in map(_file_of, _references(inside[file])) if other} - set(inside)
+    for file, content in inside.items():
+        for part in _references(content):
+            other, _, way = part["$ref"].partition("#")
+            other = other or file
+            part["$ref"] = "#" + ("" if other == own else f"/$defs/{other}") + way
+    found = inside.pop(own)
+    defs = {file: {key: part for key, part in content.items() if key != "$id"} for file, content in inside.items()}
+    return {**found, "$defs": {**found.get("$defs", {}), **defs}}
 
 
 def _read(file: str) -> dict[str, Any]:
     return json.loads((FOLDER / file).read_text(encoding="utf-8"))
 
 
-def _other_files(part: Any) -> Iterator[str]:
-    """Files that a schema refers to; within its own file a reference begins with #."""
+def _references(part: Any) -> Iterator[dict[str, Any]]:
+    """Every part of a schema that refers to another."""
     if isinstance(part, dict):
-        if "$ref" in part and not part["$ref"].startswith("#"):
-            yield part["$ref"].partition("#")[0]
+        if isinstance(part.get("$ref"), str):
+            yield part
         part = list(part.values())
     if isinstance(part, list):
         for value in part:
-            yield from _other_files(value)
+            yield from _references(value)
+
+
+def _file_of(reference: dict[str, Any]) -> str:
+    """The file that is referred to; empty for a reference within its own."""
+    return reference["$ref"].partition("#")[0]

@@ -91,7 +91,7 @@ def test_lists(cli, verb):
 
 
 def test_probes_are_listed_with_unit_cost_and_source(cli):
-    for probe in json.loads(cli("probes", "--json")[1]):
+    for probe in json.loads(cli("probes", "--json")[1])["probes"]:
         assert probe["cost"]
         assert probe["source"]
         assert all({"name", "unit", "meaning"} <= set(column) for column in probe["columns"])
