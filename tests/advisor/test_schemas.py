@@ -51,6 +51,7 @@ OUTPUTS = {  # what: (schema, exit code, command)
     "plan of a verification": ("plan", 0, ["verify", str(TINY), "--layer", "1", *DATA, *TRAINING, "--dry-run"]),
     "plan of a sweep": ("plan", 0, ["sweep", str(TINY), *DATA, *TRAINING, "--dry-run"]),
     "calibrate": ("predictors", 0, ["calibrate"]),
+    "export": ("export", 0, ["export", "--to", "axolotl"]),
     "tasks": ("tasks", 0, ["tasks"]),
     "probes": ("probes", 0, ["probes"]),
     "env": ("env", 0, ["env"]),
@@ -110,6 +111,9 @@ def _printed(cli, what: str, folder: Path, monkeypatch):
         for pair in planted_corpus(families=3, tasks=1, layers=4):
             records.save_pair(pair, folder / "corpus")
         monkeypatch.setattr("advisor.calibrating.SMALL_POLICIES", folder / "corpus")
+    if what == "export":
+        cli("recommend", str(TINY), "--effort", "static", "--output-dir", str(folder / "from"))
+        command += ["--from", str(folder / "from")]
     if command[0] in (*FILES, "calibrate"):
         command += ["--output-dir", str(folder / "out")]
     found, out, err = cli(*command, "--json")
