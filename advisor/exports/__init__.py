@@ -99,4 +99,8 @@ def export(
         write_whole(folder / name, text)
     files = [folder / name for name in written.files]
     notes = material.notes + written.notes
+    if way == LORA and pick.n_stacked:
+        notes.append(
+            f"LoRA leaves out {pick.n_stacked:,} parameters in tensors of three dimensions, such as stacked experts."
+        )
     return Exported(to, way, pick.says(way, rank), files, written.run, target.CHECKED_WITH, notes)

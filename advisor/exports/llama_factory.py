@@ -39,6 +39,7 @@ def write(order: Order) -> Written:
         "gradient_accumulation_steps": m.prompts_per_step,
         "max_steps": m.steps,
         "learning_rate": m.rate,
+        "lr_scheduler_type": "constant",
         "output_dir": "trained",
     }
     files = {"llama_factory.yaml": order.header + yaml.safe_dump(content, sort_keys=False, width=10_000)}

@@ -2,12 +2,14 @@
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes import packaged
+from probes.errors import UsageError
 from probes.policy import find_files
 from probes.progress import Progress
 from probes.prompts import is_chat
@@ -40,6 +42,11 @@ class Material:
     prompts_per_step: int = PROMPTS_PER_STEP
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def episodes(self) -> int:
+        """Passes over the prompts that make up the steps."""
+        return max(1, math.ceil(self.steps * self.prompts_per_step / len(self.rows))) if self.rows else 1
+
     @classmethod
     def of(cls, rec: "Recommendation", with_data: bool = True) -> "Material":
         """Of a recommendation. Raises `UsageError` where its task cannot be made again, with the data moved, say."""
@@ -52,7 +59,10 @@ class Material:
         if rec.task is None or not with_data:
             notes.append("No data and reward are filled in: put yours where the files say so.")
             return cls(name, None, None, None, "", notes=notes, **told)
-        task = reload_task(rec.task["origin"])
+        try:
+            task = reload_task(rec.task["origin"])
+        except UsageError as error:
+            raise UsageError(f"{error} Or export without prompts and reward: --no-data.") from error
         as_chat = _shown_as_chat(rec)
         nested = sorted({k for row in task.train for k, v in row.items() if k != "prompt" and _is_nested(v)})
         reward, note = _reward_module(rec.task["origin"], nested, is_chat(task.train[0]["prompt"]))

@@ -1,6 +1,7 @@
 """ms-swift: a command line, with the layers' weights by a pattern, or LoRA."""
 
 import json
+import shlex
 
 from advisor.exports.material import as_messages, jsonl
 from advisor.exports.pick import Pick
@@ -35,9 +36,10 @@ def write(order: Order) -> Written:
         "gradient_accumulation_steps": m.prompts_per_step,
         "max_steps": m.steps,
         "learning_rate": m.rate,
+        "lr_scheduler_type": "constant",
         "output_dir": "trained",
     }
-    told = " \\\n  ".join(f"--{name} '{value}'" for name, value in options.items())
+    told = " \\\n  ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())
     mine = "" if m.rows is not None else "# --dataset, --external_plugins and --reward_funcs are yours to add\n"
     files = {"train.sh": f"{order.header}{mine}swift rlhf \\\n  {told}\n"}
     if m.rows is not None:
@@ -47,7 +49,13 @@ def write(order: Order) -> Written:
             for row in m.rows
         ]
         files |= {"train.jsonl": jsonl(rows), "reward.py": m.reward, "plugin.py": _PLUGIN}
-    return Written(files, "bash train.sh", ["Version 3 of ms-swift spells --tuner_type --train_type."])
+    notes = ["Version 3 of ms-swift spells --tuner_type --train_type."]
+    if order.way == FULL:
+        notes.append(
+            "ms-swift's gradient checkpointing sends the backward pass through the frozen layers too: where memory "
+            "allows, add --gradient_checkpointing false."
+        )
+    return Written(files, "bash train.sh", notes)
 
 
 _PLUGIN = '''"""The reward as ms-swift takes it."""

@@ -15,13 +15,15 @@ from probes.training.in_place import check_layers
 class Pick:
     """Layers of a model. ``prefix`` is the name of the layer list (``model.layers``), ``parameters`` maps the full
     names of the layers' tensors to their numbers of elements, ``linear`` the full names of the modules that LoRA can
-    adapt to (inputs, outputs); ``model_parameters`` are the names of all tensors of the model, in its order."""
+    adapt to (inputs, outputs), ``n_stacked`` is the number of elements in tensors of three dimensions, such as experts,
+    which LoRA leaves out; ``model_parameters`` are the names of all tensors of the model, in its order."""
 
     prefix: str
     n_layers: int
     layers: tuple[int, ...]
     parameters: dict[str, int]
     linear: dict[str, tuple[int, int]]
+    n_stacked: int
     model_parameters: tuple[str, ...]
 
     @classmethod
@@ -29,10 +31,13 @@ class Pick:
         """These layers of `model`, which needs no weights (`probes.skeleton`)."""
         stack, layers = find_stack(model), tuple(sorted(set(layers)))
         check_layers(layers, len(stack))
-        parameters = {name: p.numel() for k in layers for name, p in stack.parameters(k).items()}
+        tensors = {name: p for k in layers for name, p in stack.parameters(k).items()}
+        parameters = {name: p.numel() for name, p in tensors.items()}
+        stacked = sum(p.numel() for p in tensors.values() if p.dim() > 2)
         modules = {name: model.get_submodule(name) for k in layers for name in stack.linear_modules(k)}
         linear = {name: _sides(module) for name, module in modules.items()}
-        return cls(stack.prefix, len(stack), layers, parameters, linear, tuple(n for n, _ in model.named_parameters()))
+        names = tuple(name for name, _ in model.named_parameters())
+        return cls(stack.prefix, len(stack), layers, parameters, linear, stacked, names)
 
     @cached_property
     def n_parameters(self) -> int:

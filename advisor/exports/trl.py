@@ -5,7 +5,7 @@ import yaml
 from advisor.exports.pick import Pick
 from advisor.exports.target import FULL, LORA, Order, Written
 
-CHECKED_WITH = "TRL 1.16: the script was run; the YAML was read by TrlParser and its pattern matched by PEFT 0.21.2"
+CHECKED_WITH = "TRL 1.16.0: the script and the command trl grpo were run; PEFT 0.21.2 for LoRA"
 
 
 def ways(pick: Pick) -> tuple[str, ...]:
@@ -15,13 +15,13 @@ def ways(pick: Pick) -> tuple[str, ...]:
 
 def write(order: Order) -> Written:
     """``train.py``, ``trl.yaml`` (always LoRA, since the command knows no other way), the data and the reward."""
-    files = {"train.py": script(order, _LOAD), "trl.yaml": _yaml(order), **order.data_files()}
+    files = {"train.py": script(order, _LOAD, _AFTER), "trl.yaml": _yaml(order), **order.data_files()}
     notes = ["trl.yaml trains LoRA, the one way in which the command trl grpo can be told layers."]
     return Written(files, "python train.py, or for LoRA: trl grpo --config trl.yaml", notes)
 
 
-def script(order: Order, load: str) -> str:
-    """A training script; `load` makes ``model`` and ``tokenizer`` from ``MODEL``."""
+def script(order: Order, load: str, after: str = "") -> str:
+    """A training script; `load` makes ``model`` and ``tokenizer`` from ``MODEL``, `after` follows the freezing."""
     m = order.material
     train, peft = (_LORA, "peft_config=peft_config, ") if order.way == LORA else (_FREEZE, "")
     config = "".join(f"    {name}={value!r},\n" for name, value in _settings(order).items())
@@ -40,6 +40,7 @@ def script(order: Order, load: str) -> str:
                 rank=order.rank,
                 alpha=order.alpha,
                 modules=list(order.pick.linear),
+                after=after,
             ).strip(),
             _DATA.strip() if m.rows is not None else _NO_DATA.strip(),
             f"args = GRPOConfig(\n{config})",
@@ -63,8 +64,10 @@ def _settings(order: Order) -> dict:
         "max_completion_length": m.max_new_tokens,
         "temperature": m.temperature,
         "learning_rate": m.rate,
+        "lr_scheduler_type": "constant",
         "max_steps": m.steps,
         "beta": 0.0,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "report_to": "none",
     }
 
@@ -104,8 +107,14 @@ for name, parameter in model.named_parameters():
     parameter.requires_grad_(bool(TRAINED.match(name)))
 n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
 assert n_trained == {n}, f"{{n_trained}} parameters would be trained, not {n}: is this another model?"
+{after}"""
+_AFTER = """
 # Gradient checkpointing asks for gradients of the embeddings, which sends the backward pass through every frozen layer.
 model.enable_input_require_grads = lambda: None
+# Steps of RL are smaller than bfloat16 resolves, so the trained weights are float32, as when the layers were judged.
+for parameter in model.parameters():
+    if parameter.requires_grad:
+        parameter.data = parameter.data.float()
 """
 _LORA = """
 from peft import LoraConfig

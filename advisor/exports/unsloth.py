@@ -18,7 +18,10 @@ def ways(pick: Pick) -> tuple[str, ...]:
 
 
 def write(order: Order) -> Written:
-    """``train.py``. Unsloth has to be imported before transformers; layers are a list, an index alone is misread."""
+    """``train.py``. Unsloth has to be imported before transformers; layers are a list, an index alone is misread.
+
+    Its gradient checkpointing needs the gradient of the embeddings, which the script therefore leaves asked for.
+    """
     load = _LOAD.format(full=order.way == FULL)
     if order.way == LORA:
         layers, names = list(order.pick.layers), order.pick.last_names

@@ -1,6 +1,7 @@
 """verl: a command line with LoRA on the layers, the one way in which it can be told layers."""
 
 import json
+import shlex
 
 from advisor.exports.material import as_messages, jsonl
 from advisor.exports.pick import Pick
@@ -19,7 +20,7 @@ def write(order: Order) -> Written:
     m = order.material
     options = {
         "algorithm.adv_estimator": "grpo",
-        "actor_rollout_ref.model.path": m.model,
+        "actor_rollout_ref.model.path": json.dumps(m.model),  # a string that Hydra takes as it is
         "actor_rollout_ref.model.lora_rank": order.rank,
         "actor_rollout_ref.model.lora_alpha": order.alpha,
         "actor_rollout_ref.model.target_modules": f'"{order.pick.linear_regex}"',
@@ -29,6 +30,7 @@ def write(order: Order) -> Written:
         "actor_rollout_ref.actor.fsdp_config.use_orig_params": True,
         "actor_rollout_ref.actor.use_kl_loss": False,
         "actor_rollout_ref.rollout.name": "vllm",
+        "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
         "actor_rollout_ref.rollout.load_format": "safetensors",
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": m.group_size,
         "actor_rollout_ref.rollout.n": m.group_size,
@@ -47,7 +49,7 @@ def write(order: Order) -> Written:
         files = {name: jsonl([_row(m.task, row) for row in rows]) for name, rows in parts.items()}
         files |= {"reward.py": m.reward, "verl_reward.py": _REWARD}
         mine = ""
-    told = " \\\n  ".join(f"'{name}={value}'" for name, value in options.items())
+    told = " \\\n  ".join(shlex.quote(f"{name}={value}") for name, value in options.items())
     text = f"{order.header}{mine}python -m verl.trainer.main_ppo \\\n  {told}\n"
     return Written({"train.sh": text, **files}, "bash train.sh")
 

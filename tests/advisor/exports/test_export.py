@@ -2,12 +2,17 @@
 
 import importlib.util
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import types
 
 import pytest
-from policies import SUMS, TINY
+import torch
+import yaml
+from policies import SUMS, TINY, make_model
 from safetensors.torch import load_file
 
 import advisor
@@ -87,6 +92,33 @@ def test_the_trl_script_trains_the_pick_and_nothing_else(folder, tmp_path):
     assert all(name.startswith(f"model.layers.{rec.pick[0]}.") for name in changed)
 
 
+def test_trl_s_own_command_trains_lora_of_the_said_size(folder, tmp_path):
+    found = advisor.Recommendation.load(folder).export("trl", tmp_path, lora=True)
+    config = yaml.safe_load((tmp_path / "trl.yaml").read_text())
+    config |= {"max_steps": 2, "gradient_accumulation_steps": 1, "use_cpu": True, "bf16": False, "learning_rate": 0.01}
+    (tmp_path / "trl.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "trl.scripts.grpo", "--config", "trl.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    adapter = load_file(tmp_path / "trained" / "adapter_model.safetensors")
+    assert f"trains {sum(w.numel() for w in adapter.values()):,} parameters" in found.says
+    assert any(w.abs().max() > 0 for name, w in adapter.items() if "lora_B" in name)  # which begin at 0
+
+
+def test_trl_widens_bfloat16_weights(folder, tmp_path):
+    """Of a checkpoint in bfloat16 the trained tensors, and only those, become float32."""
+    advisor.Recommendation.load(folder).export("trl", tmp_path)
+    lines = (tmp_path / "train.py").read_text().split("train_dataset =")[0].split("MODEL = ")[1].splitlines()[3:]
+    model = make_model("Llama", num_hidden_layers=6).bfloat16()
+    n = sum(p.numel() for p in model.model.layers[0].parameters())
+    source = re.sub(r"n_trained == \d+", f"n_trained == {n}", "\n".join(lines))
+    pick = advisor.Recommendation.load(folder).pick[0]
+    exec(source, {"re": re, "model": model})
+    wide = {name for name, p in model.named_parameters() if p.dtype == torch.float32}
+    assert wide == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all(name.startswith(f"model.layers.{pick}.") for name in wide)
+
+
 def test_an_own_reward_and_chat_prompts(folder, tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(OWN)
     rec = advisor.Recommendation.load(folder)
@@ -133,6 +165,17 @@ def test_openrlhf_calls_the_reward_with_whole_texts(folder, tmp_path):
     assert reward(queries, prompts, [row["label"] for row in rows])["rewards"].tolist() == [1.0, 0.0]
 
 
+def test_openrlhf_decodes_special_tokens_too(folder, tmp_path):
+    """Its queries are decoded with them: one before the prompt, one after the answer."""
+    advisor.Recommendation.load(folder).export("openrlhf", tmp_path)
+    exported = module(tmp_path / "openrlhf_reward.py")
+    row = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
+    answer, (token, *_) = json.loads(row["label"])["answer"], exported.special_tokens()
+    query = f"{token}{row['prompt']}{answer}{token}"
+    assert exported.completion(query, row["prompt"]) == answer
+    assert exported.reward_func([query], [row["prompt"]], [row["label"]])["rewards"].tolist() == [1.0]
+
+
 def test_ms_swift_calls_the_reward_as_a_plug_in(folder, tmp_path, monkeypatch):
     swift, rewards = types.ModuleType("swift"), types.ModuleType("swift.rewards")
     rewards.ORM, rewards.orms = object, {}
@@ -175,6 +218,27 @@ def test_static_effort_leaves_a_place_for_data(tmp_path):
     assert Material.of(rec).rows is None
 
 
+def test_what_lora_leaves_out_of_a_mixture_of_experts_is_said(folder, tmp_path):
+    rec, model = advisor.Recommendation.load(folder), make_model("Mixtral", num_hidden_layers=6)
+    experts = sum(p.numel() for n, p in model.named_parameters() if f"layers.{rec.pick[0]}.mlp.experts" in n)
+    assert experts
+    notes = rec.export("peft", tmp_path, model=model).notes
+    assert any(f"leaves out {experts:,} parameters" in note for note in notes)
+    assert not any("leaves out" in note for note in rec.export("trl", tmp_path, model=model).notes)
+
+
+def test_names_with_spaces_and_quotes_reach_the_program_whole(folder, tmp_path):
+    rec = advisor.Recommendation.load(folder)
+    place = tmp_path / "it's a model"
+    shutil.copytree(TINY, place)
+    rec.model["name"] = str(place)
+    for name in ("openrlhf", "ms-swift", "verl"):
+        rec.export(name, tmp_path / name)
+        words = shlex.split((tmp_path / name / "train.sh").read_text().replace("\\\n", " "), comments=True)
+        told = f'actor_rollout_ref.model.path="{place}"' if name == "verl" else str(place)  # quoted for Hydra too
+        assert told in words
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -194,7 +258,7 @@ def test_no_recommendation_no_pick_and_moved_data_are_said(cli, folder, tmp_path
     assert "holds no recommendation" in cli("export", "--from", str(tmp_path), "--to", "peft")[2]
     rec = advisor.Recommendation.load(folder)
     rec.task["origin"]["data"] = "gone.jsonl"
-    with pytest.raises(advisor.UsageError, match=r"gone\.jsonl"):
+    with pytest.raises(advisor.UsageError, match=r"gone\.jsonl.*--no-data"):
         export(rec, "trl", tmp_path)
     assert export(rec, "trl", tmp_path, with_data=False).files
     rec.pick.clear()

@@ -162,6 +162,8 @@ def test_verl(model, layers):
     pattern = told["actor_rollout_ref.model.target_modules"]
     assert pattern[0] == pattern[-1] == '"'  # a quoted string for Hydra; a list would be names
     assert adapted(model, target_modules=pattern[1:-1]) == linear(model, layers)
+    gpus, shards = "trainer.n_gpus_per_node", "actor_rollout_ref.rollout.tensor_model_parallel_size"
+    assert told[gpus] == told[shards] == "1"  # verl's own default of shards, 2, does not fit one GPU
 
 
 def test_openrlhf(model, layers):
@@ -192,6 +194,8 @@ def test_unsloth(model, layers):
     pattern = re.search(r're.compile\(r"(.*)"\)', text).group(1)
     assert by_hand(model, re.compile(pattern).match) == wanted(model, layers)
     assert text.index("from unsloth") < text.index("from trl")
+    # its checkpointing has no gradient for a layer unless the layer's inputs ask for one
+    assert "enable_input_require_grads" not in text
     compile(text, "train.py", "exec")
     text = written(unsloth, model, layers, LORA)["train.py"]
     compile(text, "train.py", "exec")
