@@ -1,5 +1,6 @@
 """Measured contributions as data: what `verify` and `sweep` return and write."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ import numpy as np
 from advisor.decision import Verdict
 from advisor.store import SCHEMA_VERSION
 from calibration.contribution import Estimate, Scores
-from calibration.runs import FULL, arm_name
+from calibration.protocol import Protocol
+from calibration.runs import FULL, Run, arm_name
 from calibration.sweep import ArmResult, Sweep
+from probes.errors import UsageError
 from probes.registry import DECODINGS
 
+RESULT_FILES = ("verification.json", "sweep.json")
 PROVEN = ("confirmed", "measured")  # the verdicts that answer the question with yes
 
 
@@ -38,6 +42,42 @@ class Contributions:
     cost: dict[str, Any]
     folder: Path | None = None
     saved: Path | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Contributions":
+        """What `advisor verify` or `advisor sweep` left in `folder`: its result file, and every run of its journal.
+
+        Raises `UsageError` where either is missing or does not fit the other.
+        """
+        folder = Path(folder).expanduser()
+        try:
+            file = next((f for f in map(folder.joinpath, RESULT_FILES) if f.exists()), folder / RESULT_FILES[0])
+            found = json.loads(file.read_text(encoding="utf-8"))
+            scored = found.get(DECODINGS[0], {}).get("layers", [])
+            full = found.get(DECODINGS[0], {}).get("full")
+            arms = [(la["layer"],) if isinstance(la["layer"], int) else tuple(la["layer"]) for la in scored]
+            roles = {arm_name(arm): la["role"].split(", ") for arm, la in zip(arms, scored, strict=True)}
+            base = sweep = None
+            if DECODINGS[0] in found:
+                lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+                base, runs = _of_journal([json.loads(line) for line in lines], found["runs"])
+            if found["runs"]:
+                sweep = Sweep(Protocol.from_dict(found["protocol"]), arms + ([None] if full else []), base, runs)
+            same = ("kind", "model", "task", "protocol", "reference", "cost")
+            return cls(
+                **{name: found[name] for name in same},
+                verdict=Verdict(**found["verdict"]),
+                roles=roles | ({FULL: full["role"].split(", ")} if full else {}),
+                base=base,
+                sweep=sweep,
+                folder=folder,
+                saved=found["saved"] and folder / "trained" / found["saved"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"'{folder}' holds no verification or sweep that can be read back ({type(error).__name__}: {error}): "
+                "give the whole output folder of advisor verify or advisor sweep, or run the same command again."
+            ) from error
 
     @property
     def decoding(self) -> str:
@@ -107,6 +147,22 @@ class Contributions:
             "layers": list(arms.values()),
             "seed_agreement": self.sweep.seed_agreement(decoding) if self.sweep else None,
         }
+
+
+def _of_journal(
+    journal: list[dict[str, Any]], told: list[dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The base policy's record, and the runs that a result file tells of, by `Run.key`.
+
+    Keys begin with the reward's fingerprint: a mended reward leaves what was run under the one before in the journal.
+    """
+    records = {(entry["kind"], entry["key"]): entry["value"] for entry in journal}
+    keys = [Run(run["layers"] and tuple(run["layers"]), run["seed"], run["rate"]).key for run in told]
+    for prefix in [key for kind, key in records if kind == "base"]:
+        found = {key: records.get(("run", prefix + key)) for key in keys}
+        if all(r is not None and r["seconds"] == run["seconds"] for r, run in zip(found.values(), told, strict=True)):
+            return records["base", prefix]["record"], found
+    raise ValueError("its journal.jsonl lacks runs that the result file tells of")
 
 
 def roles_of(arms: Sequence[tuple[str, tuple[int, ...] | None]]) -> dict[str, list[str]]:

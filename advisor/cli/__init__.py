@@ -12,6 +12,7 @@ VERBS = {  # name: (module, one line for --help)
     "sweep": ("advisor.cli.sweep", "Train every layer of MODEL: the measured profile."),
     "calibrate": ("advisor.cli.calibrate", "Fit predictors on your own sweeps beside the shipped ones."),
     "export": ("advisor.cli.export", "Write the pick as configuration of a training framework."),
+    "report": ("advisor.cli.report", "One policy's page again, or a report on a whole family."),
     "tasks": ("advisor.cli.tasks", "List the built-in tasks and how to bring your own."),
     "probes": ("advisor.cli.probes", "List the probes with unit, cost and source."),
     "env": ("advisor.cli.env", "Print versions and machine, for reports of problems."),

@@ -8,6 +8,7 @@ from probes.errors import RunError
 
 if TYPE_CHECKING:
     from advisor.contributions import Contributions
+    from advisor.family import FamilyReport
     from advisor.recommendation import Recommendation
 
 FILES = ("ranking.json", "report.md", "report.html")
@@ -30,6 +31,19 @@ def write_contributions(found: "Contributions", folder: Path) -> None:
         f"{found.kind}.json": _json(found.as_dict()),
         "report.md": markdown_contributions(found),
         "report.html": html_contributions(found),
+    }
+    _write(folder, texts)
+
+
+def write_family(report: "FamilyReport", folder: Path) -> None:
+    """Write the files of a family report into `folder`, each whole or not at all."""
+    from advisor.reports.family_html import html_family
+    from advisor.reports.family_text import markdown_family
+
+    texts = {
+        "family.json": _json(report.as_dict()),
+        "report.md": markdown_family(report),
+        "report.html": html_family(report),
     }
     _write(folder, texts)
 

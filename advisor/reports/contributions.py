@@ -164,12 +164,13 @@ def html_contributions(found: "Contributions") -> str:
     from advisor.reports.html import render
 
     pick = next((arm for arm, roles in found.roles.items() if "pick" in roles), None)
-    tables, gain_plot, curves_plot = [], None, None
+    tables, gain_plot, curves_plot, results, shown_curves = [], None, None, {}, {}
     if found.sweep:
         results = found.results()
         tables = [(_how(d), table_rows(found, d), found.sweep.seed_agreement(d)) for d in _ordered(found)]
         gain_plot = plots.contribution_plot(results, results[pick].layers if pick else None)
-        curves_plot = plots.curves_plot(curves(found), pick)
+        shown_curves = curves(found)
+        curves_plot = plots.curves_plot(shown_curves, pick)
     return render(
         "contributions.html.j2",
         found=found,
@@ -180,7 +181,9 @@ def html_contributions(found: "Contributions") -> str:
         headings=HEADINGS,
         tables=tables,
         gain_plot=gain_plot,
+        gain_data=plots.contribution_data(results),
         curves_plot=curves_plot,
+        curves_data=plots.curves_data(shown_curves),
         failures=[run for run in found.runs if run["failed"]],
     )
 

@@ -25,8 +25,11 @@ def html_report(recommendation: "Recommendation") -> str:
         raced=rec.race is not None and bool(rec.race.rungs),
         race_plot=plots.race_plot(rec.race, rec.pick) if rec.race and rec.race.rungs else None,
         wording=wording,
+        ranking_data=plots.ranking_data(rec),
         spread_plot=plots.spread_plot(rec),
+        spread_data=plots.spread_data(rec),
         probe_plots=plots.probe_plots(rec),
+        probe_data=plots.probe_data(rec),
         decoding=rec.protocol["decoding"],
         depth_correlation=depth_correlation,
     )

@@ -1,17 +1,29 @@
-"""Plots of a recommendation as inline SVG that follow the page's light or dark colours."""
+"""Plots as inline SVG that follow the page's light or dark colours; beside each, its numbers as a table."""
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from calibration.runs import FULL
 
 if TYPE_CHECKING:
     from advisor.recommendation import Recommendation
     from calibration.race import Race
 
 # Placeholders that are swapped for CSS after drawing, so that one picture serves light and dark pages.
-_INK, _ACCENT, _SOFT = "#010203", "#040506", "#070809"
-_CSS = {_INK: "var(--ink)", _ACCENT: "var(--accent)", _SOFT: "var(--soft)"}
+INK, ACCENT, SOFT = "#010203", "#040506", "#070809"
+_CSS = {INK: "var(--ink)", ACCENT: "var(--accent)", SOFT: "var(--soft)"}
+_BROAD = 5.0  # inches
+
+
+@dataclass(frozen=True)
+class Data:
+    """The numbers of a plot: one heading a column, one cell a number or a short text."""
+
+    headings: tuple[str, ...]
+    rows: list[tuple]
 
 
 def ranking_plot(rec: "Recommendation") -> str:
@@ -20,33 +32,49 @@ def ranking_plot(rec: "Recommendation") -> str:
     The pick is marked in colour and by name.
     """
     layers = rec.layers
-    figure, axes = _figure(7.2, 2.8)
+    figure, axes = new_figure(7.2, 2.8)
     x = np.arange(len(layers))
     values = np.array([layer["contribution"] for layer in layers])
     low, high = (np.array([layer[end] for layer in layers]) for end in ("low", "high"))
     for k in x:
         chosen = k in rec.pick
-        colour = _ACCENT if chosen else _INK
+        colour = ACCENT if chosen else INK
         axes.plot([k, k], [low[k], high[k]], color=colour, linewidth=2.4 if chosen else 1.1)
         axes.plot(k, values[k], "D" if chosen else "o", color=colour, markersize=7 if chosen else 4.5)
         if chosen:
-            axes.annotate("pick", (k, high[k]), ha="center", va="bottom", color=_INK, fontweight="bold")
+            axes.annotate("pick", (k, high[k]), ha="center", va="bottom", color=INK, fontweight="bold")
     for sweep, mark in zip(rec.known, ("x", "+", "1", "2"), strict=False):
         known = sorted(sweep.contributions)
         measured = [sweep.contributions[k] for k in known]
-        axes.plot(known, measured, mark, color=_INK, markersize=7, label=f"measured: {sweep.source}, {sweep.task}")
+        axes.plot(known, measured, mark, color=INK, markersize=7, label=f"measured: {sweep.source}, {sweep.task}")
     if rec.known:
-        axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=_INK)
+        axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=INK)
     axes.set(xlabel="layer", ylabel="expected contribution C")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(y=0.15)
-    return _svg(figure, "Expected contribution of every layer")
+    return as_svg(figure, "Expected contribution of every layer")
+
+
+def ranking_data(rec: "Recommendation") -> Data:
+    """What `ranking_plot` shows."""
+    headings = ("layer", "expected C", "low", "high", *(f"measured: {s.source}, {s.task}" for s in rec.known))
+    return Data(
+        headings,
+        [
+            (
+                k,
+                *(layer[name] for name in ("contribution", "low", "high")),
+                *(s.contributions.get(k) for s in rec.known),
+            )
+            for k, layer in enumerate(rec.layers)
+        ],
+    )
 
 
 def race_plot(race: "Race", pick: list[int]) -> str:
     """Gain of every layer over the base policy at each rung, a line a layer; where it stopped and why is marked."""
-    figure, axes = _figure(7.2, 3.2)
-    axes.axhline(0, color=_INK, linewidth=0.6)
+    figure, axes = new_figure(7.2, 3.2)
+    axes.axhline(0, color=INK, linewidth=0.6)
     gains: dict[int, list[tuple[int, float, str | None]]] = {}
     for rung in race.rungs:
         for s in rung.standings:  # best first, so that the first of a layer is its better rate
@@ -56,17 +84,17 @@ def race_plot(race: "Race", pick: list[int]) -> str:
     for layer, points in gains.items():
         steps, values, outs = zip(*points, strict=True)
         chosen = layer in pick
-        look = {"color": _ACCENT if chosen else _INK, "linewidth": 2.4 if chosen else 0.9}
+        look = {"color": ACCENT if chosen else INK, "linewidth": 2.4 if chosen else 0.9}
         axes.plot(steps, values, marker="o", markersize=6 if chosen else 3, **look, alpha=1 if chosen else 0.7)
         if outs[-1] is not None:
-            axes.plot(steps[-1], values[-1], marker="x" if outs[-1] == "behind" else "_", markersize=9, color=_INK)
+            axes.plot(steps[-1], values[-1], marker="x" if outs[-1] == "behind" else "_", markersize=9, color=INK)
         if chosen or len(points) == len(race.rungs):
             label = f" {layer} (pick)" if chosen else f" {layer}"
-            axes.annotate(label, (steps[-1], values[-1]), va="center", color=_INK, fontsize=8)
+            axes.annotate(label, (steps[-1], values[-1]), va="center", color=INK, fontsize=8)
     axes.set(xlabel="step of the warm-ups", ylabel="gain in validation score")
     axes.set_xticks([rung.step for rung in race.rungs])
     axes.margins(x=0.08)
-    return _svg(figure, "The race")
+    return as_svg(figure, "The race")
 
 
 def probe_plots(rec: "Recommendation") -> list[tuple[str, str]]:
@@ -76,20 +104,44 @@ def probe_plots(rec: "Recommendation") -> list[tuple[str, str]]:
     ]
 
 
+def probe_data(rec: "Recommendation") -> Data:
+    """What `probe_plots` show."""
+    names = list(rec.table.columns)
+    rows = [(k, *(float(rec.table.columns[name][k]) for name in names)) for k in range(rec.table.n_layers)]
+    return Data(("layer", *(name.replace("_", " ") for name in names)), rows)
+
+
 def spread_plot(rec: "Recommendation") -> str | None:
     """How often each mean reward occurs among prompt groups; None without rollouts."""
-    if rec.reward is None:
+    spread = _spread(rec)
+    if spread is None:
         return None
-    means = np.array([m for m in rec.reward["group_means"] if m is not None])
+    counts, edges = spread
+    figure, axes = new_figure(4.2, 2.2)
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=SOFT, edgecolor=INK, linewidth=0.5)
+    axes.set(xlabel="mean reward of a prompt group", ylabel="groups")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    return as_svg(figure, "Reward spread over prompt groups")
+
+
+def spread_data(rec: "Recommendation") -> Data | None:
+    """What `spread_plot` shows."""
+    spread = _spread(rec)
+    if spread is None:
+        return None
+    counts, edges = spread
+    rows = [(float(low), float(high), int(n)) for low, high, n in zip(edges, edges[1:], counts, strict=False)]
+    return Data(("mean reward from", "to", "groups"), rows)
+
+
+def _spread(rec: "Recommendation") -> tuple[np.ndarray, np.ndarray] | None:
+    """Prompt groups in each bin of mean reward, and the edges of the bins."""
+    means = np.array([m for m in rec.reward["group_means"] if m is not None]) if rec.reward else np.array([])
     if len(means) == 0:
         return None
     low, high = float(means.min()), float(means.max())
     edges = np.linspace(low, high if high > low else low + 1, rec.protocol["group_size"] + 2)
-    figure, axes = _figure(4.2, 2.2)
-    axes.hist(means, bins=edges, color=_SOFT, edgecolor=_INK, linewidth=0.5)
-    axes.set(xlabel="mean reward of a prompt group", ylabel="groups")
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    return _svg(figure, "Reward spread over prompt groups")
+    return np.histogram(means, bins=edges)[0], edges
 
 
 def contribution_plot(results: dict, pick: tuple[int, ...] | None) -> str | None:
@@ -98,53 +150,81 @@ def contribution_plot(results: dict, pick: tuple[int, ...] | None) -> str | None
     full = results.get("full")
     if not layers:
         return None
-    figure, axes = _figure(7.2, 2.8)
-    axes.axhline(0, color=_INK, linewidth=0.6)
+    figure, axes = new_figure(7.2, 2.8)
+    axes.axhline(0, color=INK, linewidth=0.6)
     for r in layers:
         chosen, gain = r.layers == pick, r.gain
-        colour = _ACCENT if chosen else _INK
+        colour = ACCENT if chosen else INK
         axes.plot([r.layers[0]] * 2, [gain.low, gain.high], color=colour, linewidth=2.4 if chosen else 1.2)
         axes.plot(r.layers[0], gain.value, "D" if chosen else "o", color=colour, markersize=7 if chosen else 4.5)
         if chosen:
             place = {"ha": "center", "va": "bottom", "fontweight": "bold"}
-            axes.annotate("pick", (r.layers[0], gain.high), color=_INK, **place)
+            axes.annotate("pick", (r.layers[0], gain.high), color=INK, **place)
     if full is not None and full.gain is not None:
-        axes.axhline(full.gain.value, color=_INK, linewidth=1.1, linestyle="--", label="all parameters")
-        axes.axhspan(full.gain.low, full.gain.high, color=_SOFT, alpha=0.35, linewidth=0)
-        axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=_INK)
+        axes.axhline(full.gain.value, color=INK, linewidth=1.1, linestyle="--", label="all parameters")
+        axes.axhspan(full.gain.low, full.gain.high, color=SOFT, alpha=0.35, linewidth=0)
+        axes.legend(frameon=False, fontsize=8, loc="best", labelcolor=INK)
     axes.set(xlabel="layer", ylabel="gain in held-out score")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(y=0.15)
-    return _svg(figure, "Gain of every trained layer")
+    return as_svg(figure, "Gain of every trained layer")
+
+
+def contribution_data(results: dict) -> Data:
+    """What `contribution_plot` shows."""
+    known = [(name, r.gain) for name, r in results.items() if (r.layers is None or len(r.layers) == 1) and r.gain]
+    rows = [("all parameters" if name == FULL else name, gain.value, gain.low, gain.high) for name, gain in known]
+    return Data(("trained", "gain", "low", "high"), rows)
 
 
 def curves_plot(curves: dict[str, list[list[float]]], pick: str | None) -> str | None:
     """Mean reward in training over steps of each arm, mean over its runs; the pick in colour. None if empty."""
     if not curves:
         return None
-    figure, axes = _figure(7.2, 2.8)
-    styles = ("-", "--", ":", "-.")
+    figure, axes = new_figure(7.2, 2.8)
+    styles, marks = ("-", "--", ":", "-."), ("", "o", "s", "^", "v", "D", "P", "X")
     plain = 0
     for arm, runs in curves.items():
-        steps = min(map(len, runs))
-        mean = np.nanmean(np.array([run[:steps] for run in runs], dtype=float), 0)
-        look = {"color": _ACCENT, "linewidth": 2.4}
+        mean = _mean_curve(runs)
+        look = {"color": ACCENT, "linewidth": 2.4}
         if arm != pick:
-            look = {"color": _INK, "linewidth": 1.1, "linestyle": styles[plain % len(styles)], "alpha": 0.85}
+            look = {"color": INK, "linewidth": 1.1, "linestyle": styles[plain % len(styles)], "alpha": 0.85}
+            look |= {"marker": marks[plain // len(styles) % len(marks)], "markersize": 3.5}
             plain += 1
-        axes.plot(np.arange(1, steps + 1), mean, label=arm + (" (pick)" if arm == pick else ""), **look)
+        axes.plot(np.arange(1, len(mean) + 1), mean, label=arm + (" (pick)" if arm == pick else ""), **look)
     axes.set(xlabel="step", ylabel="reward in training")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor=_INK)
-    return _svg(figure, "Learning curves")
+    look = {"frameon": False, "fontsize": 8, "labelcolor": INK, "ncols": -(-len(curves) // 14)}
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), **look)
+    return as_svg(figure, "Learning curves")
+
+
+def curves_data(curves: dict[str, list[list[float]]]) -> Data:
+    """What `curves_plot` shows."""
+    means = [_mean_curve(runs) for runs in curves.values()]
+    longest = max(map(len, means), default=0)
+    rows = [(i + 1, *(_plain(mean[i]) if i < len(mean) else None for mean in means)) for i in range(longest)]
+    return Data(("step", *curves), rows)
+
+
+def _mean_curve(runs: list[list[float]]) -> np.ndarray:
+    """Mean over runs up to the end of the shortest; NaN where a step's every completion is unscored."""
+    steps = min(map(len, runs))
+    found = np.array([run[:steps] for run in runs], dtype=float)
+    known = np.isfinite(found)
+    return np.where(known.any(0), np.where(known, found, 0).sum(0) / np.maximum(1, known.sum(0)), np.nan)
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _profile(name: str, values: np.ndarray, unit: str, pick: list[int]) -> str:
-    figure, axes = _figure(3.4, 1.9)
+    figure, axes = new_figure(3.4, 1.9)
     x = np.arange(len(values))
-    axes.plot(x, values, color=_INK, linewidth=1.1, marker="o", markersize=2.5)
+    axes.plot(x, values, color=INK, linewidth=1.1, marker="o", markersize=2.5)
     for k in pick:
-        axes.plot([k], [values[k]], marker="D", markersize=6, color=_ACCENT, markeredgecolor=_INK, linestyle="none")
+        axes.plot([k], [values[k]], marker="D", markersize=6, color=ACCENT, markeredgecolor=INK, linestyle="none")
     positive = values[values > 0]
     if len(positive) == len(values) and values.max() > 100 * np.median(values):
         axes.set_yscale("log")
@@ -153,10 +233,11 @@ def _profile(name: str, values: np.ndarray, unit: str, pick: list[int]) -> str:
         axes.yaxis.get_major_locator().numticks = 4
     axes.set_xlabel("layer", fontsize=8)
     axes.set_ylabel(unit, fontsize=7)
-    return _svg(figure, f"{name} over depth")
+    return as_svg(figure, f"{name} over depth")
 
 
-def _figure(width: float, height: float):
+def new_figure(width: float, height: float):
+    """A figure in inches and its axes, without background, top and right border."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -167,14 +248,15 @@ def _figure(width: float, height: float):
     axes.patch.set_alpha(0)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_INK)
-    axes.tick_params(colors=_INK, labelsize=8)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
+        spine.set_color(INK)
+    axes.tick_params(colors=INK, labelsize=8)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
     return figure, axes
 
 
-def _svg(figure, title: str) -> str:
+def as_svg(figure, title: str) -> str:
+    """The figure as SVG for a page, its placeholders swapped for the page's colours; `title` is read aloud."""
     import matplotlib
 
     stream = io.StringIO()
@@ -184,4 +266,5 @@ def _svg(figure, title: str) -> str:
     text = text[text.index("<svg") :]  # no XML header inside a page
     for placeholder, css in _CSS.items():
         text = text.replace(placeholder, css)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    kind = "broad" if figure.get_figwidth() > _BROAD else "small"  # the page lets broad ones scroll in a narrow window
+    return text.replace("<svg ", f'<svg class="{kind}" role="img" aria-label="{title}" ', 1)

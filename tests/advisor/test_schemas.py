@@ -51,6 +51,7 @@ OUTPUTS = {  # what: (schema, exit code, command)
     "plan of a verification": ("plan", 0, ["verify", str(TINY), "--layer", "1", *DATA, *TRAINING, "--dry-run"]),
     "plan of a sweep": ("plan", 0, ["sweep", str(TINY), *DATA, *TRAINING, "--dry-run"]),
     "calibrate": ("predictors", 0, ["calibrate"]),
+    "family": ("family", 0, ["report", "--published", "--n-layers", "32"]),
     "export": ("export", 0, ["export", "--to", "axolotl"]),
     "tasks": ("tasks", 0, ["tasks"]),
     "probes": ("probes", 0, ["probes"]),
@@ -114,7 +115,7 @@ def _printed(cli, what: str, folder: Path, monkeypatch):
     if what == "export":
         cli("recommend", str(TINY), "--effort", "static", "--output-dir", str(folder / "from"))
         command += ["--from", str(folder / "from")]
-    if command[0] in (*FILES, "calibrate"):
+    if command[0] in (*FILES, "calibrate", "report"):
         command += ["--output-dir", str(folder / "out")]
     found, out, err = cli(*command, "--json")
     assert found == code or (code is None and found in (0, 3)), err

@@ -3,6 +3,7 @@
 python tests/data/make_picture.py                # of advisor recommend smollm2-135m
 python tests/data/make_picture.py race DIR       # of ... --effort warmup --budget 5m --validation 128
 python tests/data/make_picture.py verify DIR     # of the verification of the recommendation in DIR
+python tests/data/make_picture.py family         # of advisor report --published --n-layers 32
 """
 
 import re
@@ -14,7 +15,9 @@ from rich.console import Console
 
 import advisor
 from advisor.cli.options import default_folder
+from advisor.family import family_report
 from advisor.reports.contributions import print_contributions
+from advisor.reports.family_text import print_family
 from advisor.reports.terminal import print_recommendation
 from advisor.verification import folder_in, options_like, read_recommendation, task_of
 
@@ -27,6 +30,9 @@ def main() -> None:
         print_contributions(verification(sys.argv[2]), console)
         title = "advisor verify --from DIR --also 2,28 --steps 10 --seeds 2"
         save(console, title, "verify.svg")
+    elif sys.argv[1:2] == ["family"]:
+        print_family(family_report(families=["published"], advise=("a member", 32)), console)
+        save(console, "advisor report --published --n-layers 32", "family.svg")
     elif sys.argv[1:2] == ["race"]:
         rules = advisor.RaceRules(rungs=(2, 4, 8), prompts=128, z=None)
         warmup = advisor.Warmup(advisor.Protocol(validation=128), rules=rules, budget=300)
