@@ -35,6 +35,7 @@ _PUBLIC = {
     "RaceRules": "calibration.race",
     "Protocol": "calibration.protocol",
     "TrainingConfig": "probes.training",
+    "estimate": "advisor.estimate",
     "TRLCallback": "advisor.trl_callback",
     "load_layers": "probes.training.saved_layers",
     "SamplingConfig": "probes.rollouts",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from advisor.warming import Warmup
     from calibration.protocol import Protocol
 
-_PROMPT_TOKENS, _NEW_TOKENS = 48, 24  # typical of short answers; corrected while the run goes on
+PROMPT_TOKENS, NEW_TOKENS = 48, 24  # typical of short answers; corrected while the run goes on
 _EFFICIENCY = 0.7  # of that product's speed, seen in a whole forward pass on a CPU
 _UNKNOWN_PARAMETERS = 1e9
 _LAYERS = 28  # of a model whose layers are not counted yet
@@ -42,14 +42,14 @@ def forecast(
         return {"start": 4.0, "probe depth": 0.1, "probe weights": weights}
     per_token = 2 * n_parameters / (_speed() * _EFFICIENCY)
     drawn = min(max_prompts, 2 * groups)
-    new_tokens = max_new_tokens or _NEW_TOKENS
-    row = _PROMPT_TOKENS + group_size * new_tokens
+    new_tokens = max_new_tokens or NEW_TOKENS
+    row = PROMPT_TOKENS + group_size * new_tokens
     return {
         "start": 4.0,
         "load the policy": 1 + n_parameters / 1e9,
         "see how long answers are": 0.0 if max_new_tokens else 8 * row * per_token * 2,
         "sample rollouts": drawn * row * per_token,
-        "score held-out prompts": 64 * (_PROMPT_TOKENS + new_tokens) * per_token,
+        "score held-out prompts": 64 * (PROMPT_TOKENS + new_tokens) * per_token,
         "probe depth": 0.1,
         "probe weights": weights,
         "probe activations": groups * row * per_token * 2,
@@ -66,11 +66,11 @@ def forecast_training(
 
     training = protocol.training
     per_token = 2 * n_parameters / (_speed() * _EFFICIENCY)
-    new_tokens = max_new_tokens or _NEW_TOKENS
-    row = _PROMPT_TOKENS + training.group_size * new_tokens
+    new_tokens = max_new_tokens or NEW_TOKENS
+    row = PROMPT_TOKENS + training.group_size * new_tokens
     step = training.prompts_per_step * row * per_token * 4  # sampling, forward, and most of a backward pass
     answers = 1 + protocol.sampled_completions
-    scoring = (protocol.held_out + protocol.validation) * (2 * _PROMPT_TOKENS + answers * new_tokens) * per_token
+    scoring = (protocol.held_out + protocol.validation) * (2 * PROMPT_TOKENS + answers * new_tokens) * per_token
     return {
         "start": 4.0,
         "load the policy": 1 + n_parameters / 1e9,
@@ -87,9 +87,9 @@ def forecast_warmup(
     """Seconds of the race of a model with about `n_layers` layers (see `forecast`)."""
     training, rules = warmup.protocol.training, warmup.rules
     per_token = 2 * n_parameters / (_speed() * _EFFICIENCY)
-    row = _PROMPT_TOKENS + training.group_size * (max_new_tokens or _NEW_TOKENS)
+    row = PROMPT_TOKENS + training.group_size * (max_new_tokens or NEW_TOKENS)
     step = training.prompts_per_step * row * per_token * (1.5 if warmup.on_base else 3.0)
-    scoring = rules.prompts * (_PROMPT_TOKENS + (max_new_tokens or _NEW_TOKENS)) * per_token
+    scoring = rules.prompts * (PROMPT_TOKENS + (max_new_tokens or NEW_TOKENS)) * per_token
     arms, before, total = float(n_layers * len(warmup.rates)), 0, 0.0
     for index, rung in enumerate(rules.rungs):
         total += arms * ((rung - before) * step + scoring)

@@ -74,7 +74,8 @@ def _conclude(found: Survey, n_picked: int) -> Recommendation:
     verdict = found.verdict or judge_table(table) or (found.race and judge_race(found.race))
     predicted = None
     if verdict is None:
-        predicted = predict(find_predictor(options.effort, options.decoding, options.predictor), table, found.race)
+        predictor = find_predictor(options.effort, options.decoding, options.predictor)
+        predicted = predict(predictor, table, found.race, found.step_costs)
         verdict = judge_prediction(predicted, found.race)
     baselines = _baselines(found)
     sampling = options.sampling
@@ -118,6 +119,7 @@ def _conclude(found: Survey, n_picked: int) -> Recommendation:
         race=found.race,
         begun=found.finalists.get(predicted.prediction.order[0]) if predicted else None,
         known=found.known,
+        step_costs=found.step_costs,
     )
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advisor.forecast import forecast_warmup
+import torch
+
+from advisor.forecast import NEW_TOKENS, PROMPT_TOKENS, forecast_warmup
 from advisor.measuring import Arms, OutputDir, begin_measuring, forecast_measuring
 from advisor.measuring import identity_of as measuring_identity
 from advisor.measuring_options import MeasuringOptions
@@ -20,6 +22,8 @@ from advisor.verification import arms_to_prove, options_from
 from advisor.warming import Warmup
 from calibration.runs import arm_name
 from calibration.sweep import count_runs
+from probes.cost import Arm, StepShape, count_step
+from probes.policy import DTYPES
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig
 from probes.stack import find_stack
@@ -32,7 +36,9 @@ from probes.training.state import TrainingState
 class Plan:
     """A run that has not begun. ``seconds`` are forecast by stage and rough, ``does`` says in sentences what is done.
 
-    ``folder`` is None where nothing is kept, or where it will be named after weights that are yet to be fetched;
+    ``memory_bytes`` is what the dearest training run needs beside the process itself, for prompts and completions of
+    usual length; None where nothing is trained, or all layers are at once. ``folder`` is None where nothing is kept, or
+    where it will be named after weights that are yet to be fetched.
     ``finished`` counts the measurements that an earlier run has left there.
     """
 
@@ -43,6 +49,7 @@ class Plan:
     completions: int
     training_runs: int
     seconds: dict[str, float]
+    memory_bytes: int | None
     folder: Path | None
     finished: int
 
@@ -57,6 +64,7 @@ class Plan:
             "completions": self.completions,
             "training_runs": self.training_runs,
             "seconds": {stage: round(value, 1) for stage, value in self.seconds.items()} | {"total": self.total},
+            "memory_bytes": self.memory_bytes,
             "output_dir": self.folder and str(self.folder),
             "finished_measurements": self.finished,
         }
@@ -98,7 +106,7 @@ def plan_survey(
         rungs = ", ".join(map(str, warmup.rules.rungs))
         does.append(f"train {arms} single-layer policies together, scored after {rungs} steps")
     folder, finished = _place(subject, output_dir, lambda: survey_identity(subject, task, options))
-    return Plan(verb, facts, task and _task_facts(task), does, completions, 0, seconds, folder, finished)
+    return Plan(verb, facts, task and _task_facts(task), does, completions, 0, seconds, None, folder, finished)
 
 
 def plan_recommendation(
@@ -196,9 +204,25 @@ def plan_measuring(
         runs * per_run,
         runs,
         forecast_measuring(subject, facts["parameters"], arms_of, options),
+        _memory(subject, options, None in arms),
         folder,
         finished,
     )
+
+
+def _memory(subject: Subject, options: MeasuringOptions, full: bool) -> int:
+    """Bytes at the peak of a step that trains all parameters, or else the first layer, the dearest of them."""
+    training, config = options.protocol.training, subject.skeleton.config
+    shape = StepShape(
+        training.prompts_per_step,
+        training.group_size,
+        PROMPT_TOKENS,
+        options.max_new_tokens or NEW_TOKENS,
+        gradient_checkpointing=training.gradient_checkpointing,
+    )
+    arm, code = Arm(None if full else 0), options.trust_remote_code
+    dtype = DTYPES.get(options.dtype) or getattr(config, "dtype", None) or torch.float32
+    return count_step(config, [arm], shape, dtype=dtype, trust_remote_code=code).peak_bytes(arm)
 
 
 def _model_facts(subject: Subject) -> dict[str, Any]:

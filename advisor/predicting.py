@@ -1,6 +1,6 @@
 """From what was measured on a policy to what its layers are expected to contribute."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ class Predicted:
         rest = {name: by.pop(name) for name in ("level", "level_half", "unlike")}
         names = ("advantage", "advantage_low", "advantage_high", "p_best", "p_top3")
         columns = {name: np.array([layer[name] for layer in layers]) for name in names}
-        return cls(Prediction(**columns, **rest, idle=frozenset(race.idle() if race else ())), by)
+        costs = None if layers[0]["step_cost"] is None else np.array([layer["step_cost"] for layer in layers])
+        return cls(Prediction(**columns, **rest, idle=frozenset(race.idle() if race else ()), costs=costs), by)
 
 
 def find_predictor(effort: str, decoding: str, place: str | Path | None) -> Predictor:
@@ -53,10 +54,11 @@ def find_predictor(effort: str, decoding: str, place: str | Path | None) -> Pred
     return found
 
 
-def predict(predictor: Predictor, table: LayerTable, race: Race | None) -> Predicted:
-    """What `predictor` says of the layers of `table`, and of `race` at effort "warmup"."""
+def predict(predictor: Predictor, table: LayerTable, race: Race | None, costs: np.ndarray | None = None) -> Predicted:
+    """What `predictor` says of the layers of `table`, and of `race` at effort "warmup"; `costs` decide near-ties."""
     found = features(table, race, predictor.effort)
-    return Predicted(predictor.predict(as_matrix(found), race.idle() if race else (), race), predictor.facts)
+    said = predictor.predict(as_matrix(found), race.idle() if race else (), race)
+    return Predicted(replace(said, costs=costs), predictor.facts)
 
 
 def own_pairs(place: str | Path | None) -> list[Path]:

@@ -30,9 +30,10 @@ class Recommendation:
     ``pick`` holds layer indices (empty where the verdict is no), ``layers`` one record a layer in stack order with
     ``rank``, the expected ``contribution`` with the ends of its 90 % interval, the same over the policy's mean layer
     (``advantage``), ``p_best``, ``p_top3`` (all None where the verdict is no) and its probe values. ``fallback`` is the
-    choice by position for a verdict of no. ``known`` are sweeps that were measured of this policy before.
-    At effort "warmup" ``race`` is what happened, ``warmup`` of a layer its gain where it stopped, and ``begun`` the
-    state that the pick's training has reached there, None where it stopped early.
+    choice by position for a verdict of no. ``step_costs`` are what a training step of each layer alone takes over one
+    of all parameters, sampling aside (None where the configuration was not read). ``known`` are sweeps that were
+    measured of this policy before. At effort "warmup" ``race`` is what happened, ``warmup`` of a layer its gain where
+    it stopped, and ``begun`` the state that the pick's training has reached there, None where it stopped early.
     """
 
     model: dict[str, Any]
@@ -52,6 +53,7 @@ class Recommendation:
     race: Race | None = None
     begun: TrainingState | None = field(default=None, repr=False)
     known: list[KnownSweep] = field(default_factory=list)
+    step_costs: np.ndarray | None = None
 
     @property
     def layers(self) -> list[dict[str, Any]]:
@@ -60,6 +62,7 @@ class Recommendation:
                 "layer": k,
                 **self._expected(k),
                 "parameters": self.model["layer_parameters"][k],
+                "step_cost": None if self.step_costs is None else round(float(self.step_costs[k]), 4),
                 "warmup": self._warmup(k),
                 "probes": self.table.row(k),
             }
@@ -116,6 +119,7 @@ class Recommendation:
                 KnownSweep(k["source"], k["task"], {int(layer): c for layer, c in k["contributions"].items()})
                 for k in found["known_sweeps"]
             ]
+            costs = [la["step_cost"] for la in found["layers"]]
             same = ("model", "task", "protocol", "effort", "pick", "fallback", "baselines", "reward", "cost")
             result = cls(
                 **{name: found[name] for name in same},
@@ -126,6 +130,7 @@ class Recommendation:
                 folder=folder,
                 race=race,
                 known=known,
+                step_costs=None if None in costs else np.array(costs),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(

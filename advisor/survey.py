@@ -22,6 +22,7 @@ from advisor.warming import Warmup, warm_up
 from calibration.known import KnownSweep, known_sweeps
 from calibration.race import Race
 from probes.checkpoint import LoadedWeights, open_weights
+from probes.cost.layer_work import layer_costs
 from probes.errors import UsageError, unknown_name
 from probes.measure import measure
 from probes.memory import Memory
@@ -76,7 +77,8 @@ class Options:
 @dataclass(frozen=True)
 class Survey:
     """What was measured. ``rollouts`` and ``headroom`` are None at static effort; ``verdict`` is set where the rewards
-    alone say no; ``race`` and its ``finalists``' states, by layer, are there at effort warmup."""
+    alone say no; ``race`` and its ``finalists``' states, by layer, are there at effort warmup. ``step_costs``
+    are `probes.cost.layer_work.layer_costs`, None for a GGUF file that was not loaded."""
 
     model: dict[str, Any]
     task: Task | None
@@ -92,6 +94,7 @@ class Survey:
     race: Race | None = None
     finalists: dict[int, TrainingState] = field(default_factory=dict)
     known: list[KnownSweep] = field(default_factory=list)
+    step_costs: np.ndarray | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The layer table as plain JSON (``table.json``)."""
@@ -219,8 +222,24 @@ def _measure(
         options.decoding,
         own_pairs(options.predictor),
     )
+    # Of a GGUF file that transformers need not know, only the layers are read.
+    countable = policy is not None or not subject.files.is_gguf
     return Survey(
-        facts, task, options, probes, table, rollouts, headroom, verdict, seconds, peak, folder, race, finalists, known
+        facts,
+        task,
+        options,
+        probes,
+        table,
+        rollouts,
+        headroom,
+        verdict,
+        seconds,
+        peak,
+        folder,
+        race,
+        finalists,
+        known,
+        layer_costs(subject.skeleton, trust_remote_code=options.trust_remote_code) if countable else None,
     )
 
 

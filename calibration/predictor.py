@@ -37,7 +37,8 @@ class Prediction:
     ``advantage`` is the contribution over that of the policy's mean layer, with the ends of its 90 % interval;
     ``level`` the mean layer's expected contribution, give or take ``level_half``; ``p_best`` and ``p_top3`` chances
     that a sweep would find a layer best, or among its best three. ``unlike`` says what of the policy the corpus has not
-    seen the like of; each such thing has widened the intervals. ``idle`` are layers whose warm-ups brought nothing.
+    seen the like of; each such thing has widened the intervals. ``idle`` are layers whose warm-ups brought nothing,
+    ``costs`` what a step of training each layer alone takes (None: the later, the cheaper).
     """
 
     advantage: np.ndarray
@@ -49,6 +50,7 @@ class Prediction:
     p_top3: np.ndarray
     unlike: list[str] = field(default_factory=list)
     idle: frozenset[int] = frozenset()
+    costs: np.ndarray | None = None
 
     @property
     def contribution(self) -> np.ndarray:
@@ -76,9 +78,11 @@ class Prediction:
 
     @property
     def order(self) -> list[int]:
-        """Layers, best first, idle ones last; near-ties go to the later, which is cheaper."""
+        """Layers, best first, idle ones last; of those equal to three decimals the cheaper one, then the later."""
+        costs = np.zeros(len(self.advantage)) if self.costs is None else self.costs
         return sorted(
-            range(len(self.advantage)), key=lambda k: (k in self.idle, -round(float(self.advantage[k]), 3), -k)
+            range(len(self.advantage)),
+            key=lambda k: (k in self.idle, -round(float(self.advantage[k]), 3), float(costs[k]), -k),
         )
 
 

@@ -13,6 +13,7 @@ VERBS = {  # name: (module, one line for --help)
     "calibrate": ("advisor.cli.calibrate", "Fit predictors on your own sweeps beside the shipped ones."),
     "export": ("advisor.cli.export", "Write the pick as configuration of a training framework."),
     "report": ("advisor.cli.report", "One policy's page again, or a report on a whole family."),
+    "estimate": ("advisor.cli.estimate", "Say what training one layer of MODEL costs, beside all of it."),
     "tasks": ("advisor.cli.tasks", "List the built-in tasks and how to bring your own."),
     "probes": ("advisor.cli.probes", "List the probes with unit, cost and source."),
     "env": ("advisor.cli.env", "Print versions and machine, for reports of problems."),

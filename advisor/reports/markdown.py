@@ -58,7 +58,9 @@ def markdown_report(recommendation: "Recommendation") -> str:
 
 def _table(rec: "Recommendation") -> list[str]:
     names = list(rec.table.columns)
-    head = ["rank", "layer", "contribution (90 %)", "over the mean layer (90 %)", "P(best)", "P(top 3)", *names]
+    counted = rec.step_costs is not None
+    head = ["rank", "layer", "contribution (90 %)", "over the mean layer (90 %)", "P(best)", "P(top 3)"]
+    head += [*(["step cost"] if counted else []), *names]
     lines = [f"| {' | '.join(head)} |", "| ---: " * len(head) + "|"]
     layers = rec.layers
     for k in rec.order:
@@ -66,6 +68,7 @@ def _table(rec: "Recommendation") -> list[str]:
         values = " | ".join(wording.number(layer["probes"][name]) for name in names)
         over = wording.interval(layer["advantage"], layer["advantage_low"], layer["advantage_high"])
         said = f"{wording.expected(layer)} | {over} | {layer['p_best']:.2f} | {layer['p_top3']:.2f}"
+        said += f" | {layer['step_cost']:.0%}" if counted else ""
         lines.append(f"| {layer['rank']} | {k} | {said} | {values} |")
     return lines
 

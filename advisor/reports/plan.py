@@ -25,6 +25,8 @@ def print_plan(plan: "Plan", console: Console) -> None:
     rows += [("Does" if i == 0 else "", line) for i, line in enumerate(plan.does)]
     if plan.completions:
         rows.append(("Cost", f"up to {plan.completions:,} sampled completions"))
+    if plan.memory_bytes is not None:
+        rows.append(("Memory", f"about {plan.memory_bytes / 2**30:.2g} GiB beside the process itself"))
     if plan.folder is None:
         alone = "in the recommendation's folder" if plan.verb == "verify" else "on the terminal alone"
         kept = "in a folder of their own in advisor-runs" if model["to_be_fetched"] else alone

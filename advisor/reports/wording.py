@@ -51,7 +51,7 @@ def headline(recommendation: "Recommendation") -> str:
         layers = ", ".join(map(str, rec.pick))
         share = sum(rec.model["layer_parameters"][k] for k in rec.pick)
         of = f" of {rec.model['parameters'] / 1e6:.1f} M" if "parameters" in rec.model else ""
-        return f"Train layer {layers} of {n} (numbered from 0): {share / 1e6:.1f} M{of} parameters."
+        return f"Train layer {layers} of {n} (numbered from 0): {share / 1e6:.1f} M{of} parameters{_step(rec)}."
     fallback = rec.fallback
     if fallback["layer"] is None:
         return f"No layer is recommended: {fallback['why']}."
@@ -59,6 +59,13 @@ def headline(recommendation: "Recommendation") -> str:
         f"No layer can be told from another. If you train one all the same, take layer {fallback['layer']} of {n}, "
         f"{fallback['why']}."
     )
+
+
+def _step(rec: "Recommendation") -> str:
+    """What a training step of a single pick takes, where it was counted."""
+    if len(rec.pick) != 1 or rec.step_costs is None:
+        return ""
+    return f"; forward and backward take {rec.step_costs[rec.pick[0]]:.0%} of what training all takes"
 
 
 OUT = {None: "goes on", "behind": "surely behind", "halved": "halved", "rate": "other rate is better"}

@@ -63,6 +63,7 @@ def test_a_sweep_has_all_its_runs(cli):
     half = plan_of(cli, "sweep", str(TINY), *SUM, *TRAINING, "--layers", "0-2", "--reference", "none")
     assert half["training_runs"] == 3 * 2 * 2
     assert half["seconds"]["train"] < plan["seconds"]["train"]
+    assert 4 * 265_216 < half["memory_bytes"] < plan["memory_bytes"]  # one layer, and all parameters
 
 
 def test_a_budget_bounds_the_time(cli):

@@ -52,6 +52,13 @@ OUTPUTS = {  # what: (schema, exit code, command)
     "plan of a sweep": ("plan", 0, ["sweep", str(TINY), *DATA, *TRAINING, "--dry-run"]),
     "calibrate": ("predictors", 0, ["calibrate"]),
     "family": ("family", 0, ["report", "--published", "--n-layers", "32"]),
+    "estimate": ("estimate", 0, ["estimate", str(TINY)]),
+    "estimate elsewhere": (
+        "estimate",
+        0,
+        ["estimate", str(TINY), "--tflops", "100", "--bandwidth", "1000", "--steps", "9"],
+    ),
+    "estimate, not timed": ("estimate", 0, ["estimate", str(TINY), "--no-time", "--no-lora"]),
     "export": ("export", 0, ["export", "--to", "axolotl"]),
     "tasks": ("tasks", 0, ["tasks"]),
     "probes": ("probes", 0, ["probes"]),
