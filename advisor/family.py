@@ -123,10 +123,10 @@ def family_report(
 
         raise unknown_name("decoding", decoding, DECODINGS, "Pass one of these as --decoding.")
     profiles, left_out = load_families(families, decoding)
-    for folder in folders:
+    for folder in dict.fromkeys(Path(folder).expanduser().resolve() for folder in folders):
         found, without = read_folder(Path(folder).expanduser(), decoding)
         profiles, left_out = profiles + found, left_out | without
-    profiles = _told_apart(profiles)
+    profiles = _told_apart(_once(profiles))
     measured = [p for p in profiles if not p.predicted]
     if not measured:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "rankings alone are predictions"
@@ -219,11 +219,28 @@ def _who(told: dict[str, Any], decoding: str) -> dict[str, Any]:
     return {
         "model": model["name"].rstrip("/").rsplit("/", 1)[-1],
         "member": model["name"],
-        "family": model.get("class", "unknown").removesuffix("ForCausalLM").lower(),
+        "family": _family(model.get("class", "unknown")),
         "task": task["name"] if task else "no task",
         "n_layers": model["n_layers"],
         "decoding": decoding,
     }
+
+
+def _once(profiles: list[Profile]) -> list[Profile]:
+    """Profiles of runs that were given twice, as their own folder and inside another, counted once."""
+    found: dict[tuple[str, ...], Profile] = {}
+    for p in profiles:
+        found.setdefault((p.source, p.name, p.family, str(p.predicted)), p)
+    return list(found.values())
+
+
+def _family(model_class: str) -> str:
+    """The family as the corpus names it: transformers' type of models of this class."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    types = [kind for kind, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if name == model_class]
+    named = [kind for kind in types if model_class.lower().startswith(kind.replace("_", "").replace("-", ""))]
+    return max(named, key=len) if named else types[0] if types else model_class.lower()
 
 
 def _told_apart(profiles: list[Profile]) -> list[Profile]:

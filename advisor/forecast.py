@@ -1,6 +1,7 @@
 """How long each stage will take, guessed before it starts, so that progress has a time left from the first second."""
 
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 PROMPT_TOKENS, NEW_TOKENS = 48, 24  # typical of short answers; corrected while the run goes on
 _EFFICIENCY = 0.7  # of that product's speed, seen in a whole forward pass on a CPU
 _UNKNOWN_PARAMETERS = 1e9
-_LAYERS = 28  # of a model whose layers are not counted yet
 
 
 def guess_parameters(model: str) -> float:
@@ -82,9 +82,9 @@ def forecast_training(
 
 
 def forecast_warmup(
-    n_parameters: float, warmup: "Warmup", max_new_tokens: int | None, n_layers: int = _LAYERS
+    n_parameters: float, warmup: "Warmup", max_new_tokens: int | None, n_layers: int
 ) -> dict[str, float]:
-    """Seconds of the race of a model with about `n_layers` layers (see `forecast`)."""
+    """Seconds of the race of a model with `n_layers` layers (see `forecast`)."""
     training, rules = warmup.protocol.training, warmup.rules
     per_token = 2 * n_parameters / (_speed() * _EFFICIENCY)
     row = PROMPT_TOKENS + training.group_size * (max_new_tokens or NEW_TOKENS)
@@ -104,6 +104,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+@cache
 def _speed() -> float:
     """Floating-point operations a second of a matrix product here, the best of several."""
     import numpy as np

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from advisor.forecast import NEW_TOKENS, PROMPT_TOKENS, forecast_warmup
+from advisor.estimate import weights_dtype
+from advisor.forecast import NEW_TOKENS, PROMPT_TOKENS
 from advisor.measuring import Arms, OutputDir, begin_measuring, forecast_measuring
 from advisor.measuring import identity_of as measuring_identity
 from advisor.measuring_options import MeasuringOptions
@@ -23,7 +22,8 @@ from advisor.warming import Warmup
 from calibration.runs import arm_name
 from calibration.sweep import count_runs
 from probes.cost import Arm, StepShape, count_step
-from probes.policy import DTYPES
+from probes.errors import RunError
+from probes.policy import resolve_device
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig
 from probes.stack import find_stack
@@ -36,8 +36,8 @@ from probes.training.state import TrainingState
 class Plan:
     """A run that has not begun. ``seconds`` are forecast by stage and rough, ``does`` says in sentences what is done.
 
-    ``memory_bytes`` is what the dearest training run needs beside the process itself, for prompts and completions of
-    usual length; None where nothing is trained, or all layers are at once. ``folder`` is None where nothing is kept, or
+    ``memory_bytes`` is what a run of all parameters needs beside the process itself, for prompts and completions of
+    usual length; None where no run is of all, or it cannot be counted. ``folder`` is None where nothing is kept, or
     where it will be named after weights that are yet to be fetched.
     ``finished`` counts the measurements that an earlier run has left there.
     """
@@ -89,7 +89,7 @@ def plan_survey(
     """
     subject, task = begin_survey(model, None, task, options, progress or Progress(), weights=False)
     facts = _model_facts(subject)
-    sampling, seconds = options.sampling, forecast_survey(facts["parameters"], options)
+    sampling, seconds = options.sampling, forecast_survey(facts["parameters"], facts["n_layers"], options)
     does = ["measure " + ", ".join(p.name for p in options.chosen_probes()) + f" of {facts['n_layers']} layers"]
     completions = 0
     if task is not None:
@@ -101,7 +101,6 @@ def plan_survey(
         )
     warmup = options.warmup
     if warmup is not None:
-        seconds |= forecast_warmup(facts["parameters"], warmup, sampling.max_new_tokens, facts["n_layers"])
         arms = facts["n_layers"] * len(warmup.rates)
         rungs = ", ".join(map(str, warmup.rules.rungs))
         does.append(f"train {arms} single-layer policies together, scored after {rungs} steps")
@@ -204,15 +203,15 @@ def plan_measuring(
         runs * per_run,
         runs,
         forecast_measuring(subject, facts["parameters"], arms_of, options),
-        _memory(subject, options, None in arms),
+        _memory(subject, options) if None in arms else None,
         folder,
         finished,
     )
 
 
-def _memory(subject: Subject, options: MeasuringOptions, full: bool) -> int:
-    """Bytes at the peak of a step that trains all parameters, or else the first layer, the dearest of them."""
-    training, config = options.protocol.training, subject.skeleton.config
+def _memory(subject: Subject, options: MeasuringOptions) -> int | None:
+    """Bytes at the peak of a step that trains all parameters, with the copy to put back; None if not countable."""
+    training, config, arm = options.protocol.training, subject.skeleton.config, Arm()
     shape = StepShape(
         training.prompts_per_step,
         training.group_size,
@@ -220,9 +219,12 @@ def _memory(subject: Subject, options: MeasuringOptions, full: bool) -> int:
         options.max_new_tokens or NEW_TOKENS,
         gradient_checkpointing=training.gradient_checkpointing,
     )
-    arm, code = Arm(None if full else 0), options.trust_remote_code
-    dtype = DTYPES.get(options.dtype) or getattr(config, "dtype", None) or torch.float32
-    return count_step(config, [arm], shape, dtype=dtype, trust_remote_code=code).peak_bytes(arm)
+    dtype = weights_dtype(options.dtype, config, resolve_device(options.device))
+    try:
+        counted = count_step(config, [arm], shape, dtype=dtype, trust_remote_code=options.trust_remote_code)
+    except RunError:  # a model whose course depends on numbers can be trained all the same
+        return None
+    return counted.peak_bytes(arm) + counted.weight_bytes
 
 
 def _model_facts(subject: Subject) -> dict[str, Any]:
@@ -252,4 +254,6 @@ def _place(subject: Subject, output_dir: OutputDir, identity: Callable[[], dict[
         if not subject.files.has_weights:
             return None, 0
         output_dir = output_dir(identity())
-    return (None, 0) if output_dir is None else (Path(output_dir), finished_in(Path(output_dir)))
+    if output_dir is None:
+        return None, 0
+    return Path(output_dir), finished_in(Path(output_dir), identity() if subject.files.has_weights else None)

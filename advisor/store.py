@@ -102,30 +102,14 @@ class RunFolder(Memory):
 
     def _check_ours(self) -> None:
         """Leave folders alone that are not empty and hold no run."""
-        others = [p.name for p in self.path.iterdir() if p.name != ".lock" and not p.name.endswith(".partial")]
-        if others and "config.json" not in others:
-            raise UsageError(
-                f"The output folder '{self.path}' is not empty ({', '.join(sorted(others)[:3])}, …) and holds no "
-                "run of the advisor. Give an empty or new folder with --output-dir."
-            )
+        _refuse_others(self.path)
 
     def _check_identity(self) -> None:
         file = self.path / "config.json"
         if not file.exists():
             self.write("config.json", _json({"schema_version": SCHEMA_VERSION, **self.identity}))
             return
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise UsageError(f"'{file}' is not readable JSON. Give another folder with --output-dir.") from error
-        found.pop("schema_version", None)
-        differing = [k for k in {**found, **self.identity} if found.get(k) != self.identity.get(k)]
-        if differing:
-            k = differing[0]
-            raise UsageError(
-                f"The output folder '{self.path}' holds another run: its {k} is {_short(found.get(k))}, this one's is "
-                f"{_short(self.identity.get(k))}. Give another folder with --output-dir."
-            )
+        _refuse_another_run(self.path, self.identity)
 
     def _read_journal(self) -> None:
         file = self.path / "journal.jsonl"
@@ -146,10 +130,45 @@ class RunFolder(Memory):
                 ) from error
 
 
-def finished_in(path: Path) -> int:
-    """How many finished measurements a run has left in `path`, without opening it; 0 where there is no run."""
-    journal = path.expanduser() / "journal.jsonl"
+def finished_in(path: Path, identity: dict[str, Any] | None = None) -> int:
+    """How many finished measurements a run has left in `path`, without opening it; 0 where there is no run.
+
+    Raises `UsageError` where `RunFolder` would, since the run there has another `identity`, or there is something else.
+    """
+    path = path.expanduser()
+    if identity is not None and path.is_dir():
+        _refuse_others(path)
+        if (path / "config.json").exists():
+            _refuse_another_run(path, json.loads(json.dumps(identity)))
+    journal = path / "journal.jsonl"
     return journal.read_bytes().count(b"\n") if journal.is_file() else 0
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise `UsageError` for a folder that is not empty and holds no run."""
+    others = [p.name for p in path.iterdir() if p.name != ".lock" and not p.name.endswith(".partial")]
+    if others and "config.json" not in others:
+        raise UsageError(
+            f"The output folder '{path}' is not empty ({', '.join(sorted(others)[:3])}, …) and holds no "
+            "run of the advisor. Give an empty or new folder with --output-dir."
+        )
+
+
+def _refuse_another_run(path: Path, identity: dict[str, Any]) -> None:
+    """Raise `UsageError` where the folder's ``config.json`` is of a run with another identity."""
+    file = path / "config.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"'{file}' is not readable JSON. Give another folder with --output-dir.") from error
+    found.pop("schema_version", None)
+    differing = [k for k in {**found, **identity} if found.get(k) != identity.get(k)]
+    if differing:
+        k = differing[0]
+        raise UsageError(
+            f"The output folder '{path}' holds another run: its {k} is {_short(found.get(k))}, this one's is "
+            f"{_short(identity.get(k))}. Give another folder with --output-dir."
+        )
 
 
 def write_whole(file: Path, text: str) -> None:

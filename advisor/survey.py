@@ -31,6 +31,7 @@ from probes.progress import Progress
 from probes.registry import DECODINGS, EFFORTS, Probe, get_probe, list_probes
 from probes.rollouts import Rollouts, SamplingConfig, collect_rollouts
 from probes.scoring import measure_headroom
+from probes.stack import find_stack
 from probes.table import LayerTable
 from probes.tasks import Task, load_task
 from probes.training.in_place import trained_parameters
@@ -129,7 +130,8 @@ def survey(
     if n_processes() > 1:
         raise UsageError("Probes run in one process: start this without a launcher, then launch advisor verify --from.")
     subject, task = begin_survey(model, tokenizer, task, options, progress)
-    progress.plan(forecast_survey(subject.n_parameters, options))
+    n_layers = len(find_stack(subject.skeleton)) if options.effort == "warmup" else 0
+    progress.plan(forecast_survey(subject.n_parameters, n_layers, options))
     identity = identity_of(subject, task, options)
     target = output_dir(identity) if callable(output_dir) else output_dir
     folder = RunFolder(target, identity) if target is not None else None
@@ -159,11 +161,11 @@ def begin_survey(
     return subject, None if options.effort == "static" else task
 
 
-def forecast_survey(n_parameters: float, options: Options) -> dict[str, float]:
+def forecast_survey(n_parameters: float, n_layers: int, options: Options) -> dict[str, float]:
     """Seconds by stage."""
     plan = forecast(n_parameters, options.effort, **vars(options.sampling))
     if options.effort == "warmup":
-        plan |= forecast_warmup(n_parameters, options.warmup, options.sampling.max_new_tokens)
+        plan |= forecast_warmup(n_parameters, options.warmup, options.sampling.max_new_tokens, n_layers)
     return plan
 
 
@@ -212,6 +214,10 @@ def _measure(
                 folder,
                 progress,
             )
+    # Of a GGUF file that transformers need not know, only the layers are read.
+    countable = policy is not None or not subject.files.is_gguf
+    with _timed(seconds, "step costs"):
+        costs = layer_costs(subject.skeleton, trust_remote_code=options.trust_remote_code) if countable else None
     seconds["total"] = time.perf_counter() - start
     seconds, peak = _whole_cost(memory, key, seconds, peak_memory_bytes())
     facts = subject.facts(weights)
@@ -222,8 +228,6 @@ def _measure(
         options.decoding,
         own_pairs(options.predictor),
     )
-    # Of a GGUF file that transformers need not know, only the layers are read.
-    countable = policy is not None or not subject.files.is_gguf
     return Survey(
         facts,
         task,
@@ -239,7 +243,7 @@ def _measure(
         race,
         finalists,
         known,
-        layer_costs(subject.skeleton, trust_remote_code=options.trust_remote_code) if countable else None,
+        costs,
     )
 
 

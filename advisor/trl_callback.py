@@ -13,8 +13,9 @@ class TRLCallback(TrainerCallback):
     """``GRPOTrainer(model, ..., callbacks=[advisor.TRLCallback(rec)])`` trains exactly the pick of `rec`.
 
     Freezes when the trainer is built, keeps gradient checkpointing from undoing the saving, and puts requires_grad back
-    when training ends. ``frozen`` says what is trained. Raises `UsageError` as `Recommendation.freeze`. Not for
-    a trainer with a ``peft_config``: give that ``rec.lora_config(model)`` instead. Checked with trl 1.16.0.
+    when training ends; after an interrupt call ``frozen.undo()``. ``frozen`` says what is trained. Raises `UsageError`
+    as `Recommendation.freeze`. Not for a trainer with a ``peft_config``: give that ``rec.lora_config()`` instead.
+    Checked with trl 1.16.0.
     """
 
     def __init__(self, recommendation: "Recommendation") -> None:

@@ -76,5 +76,10 @@ def seed_ceiling(by_seed: np.ndarray) -> float:
     """
     n = len(by_seed)
     found = [spearman(by_seed[i], by_seed[j]) for i in range(n) for j in range(i)]
-    r = max(0.0, float(np.mean(found)))
-    return float((n * r / (1 + (n - 1) * r)) ** 0.5)
+    return mean_reliability(float(np.mean(found)), n) ** 0.5
+
+
+def mean_reliability(r: float, n: int) -> float:
+    """Reliability of the mean of `n` measurements that correlate by `r` (Spearman and Brown), 0 to 1."""
+    r = max(0.0, r)
+    return n * r / (1 + (n - 1) * r)

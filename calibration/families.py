@@ -31,6 +31,7 @@ from probes.errors import UsageError
 
 _GRID = np.linspace(0, 1, 41)
 _CURVE_DRAWS = 200
+_FEWEST_TRIED = 3  # layers: of two, as a verification has them, one is the middle and the other was picked before
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ class Advice:
     """A layer for a member that was not measured.
 
     ``layer`` is the one to take; ``rule`` says whose it is: "family", or, where left-out policies do not show that the
-    family's curve is better, the rule that lost least on them. ``family_layer`` is where the curve is highest, ``zone``
-    the layers of the best zone. ``contribution`` is what left-out policies found at the curve's pick, with the interval
-    for one more policy (None below three). ``unlike`` says what is outside the measured range, None where nothing is.
+    family's curve is better, the rule for one layer that lost least on them. ``family_layer`` is where the curve is
+    highest, ``zone`` the layers of the best zone. ``contribution`` is what left-out policies found at the curve's pick,
+    with the interval for one more policy (None below three). ``unlike`` says what is outside the measured range, None
+    where nothing is.
     """
 
     n_layers: int
@@ -125,12 +127,13 @@ class Family:
 
     @cached_property
     def trials(self) -> list[Trial]:
-        """Every profile, judged by the policies other than its own; empty for one policy."""
+        """Profiles of three layers and more, judged by the policies other than their own; empty for one policy."""
         found = []
         for member in self.members if len(self.members) > 1 else []:
             others = [p for p in self.profiles if p.member != member]
             model, zone = fit_curve(others), choose_zone(others)
-            found += [_try(p, model, zone, self._has_published) for p in self.profiles if p.member == member]
+            own = [p for p in self.profiles if p.member == member and len(p.layers) >= _FEWEST_TRIED]
+            found += [_try(p, model, zone, self._has_published) for p in own]
         return found
 
     @property

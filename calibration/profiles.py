@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.agreement import spearman
+from calibration.agreement import mean_reliability, spearman
 from calibration.corpus.records import SMALL_POLICIES, Pair, load_pair, pair_files
 from calibration.depth_prior import published_sweeps
 from calibration.examples import SURE_SHARE
@@ -87,8 +87,7 @@ class Profile:
         """Reliability of the mean over seeds by Spearman and Brown, 0 to 1; None where seeds were not compared."""
         if self.seed_agreement is None or self.seeds is None:
             return None
-        r = max(0.0, self.seed_agreement)
-        return self.seeds * r / (1 + (self.seeds - 1) * r)
+        return mean_reliability(self.seed_agreement, self.seeds)
 
     def at(self, depth: float) -> float | None:
         """C at a relative depth, between the measured layers on both sides; None where these are far apart."""

@@ -89,7 +89,7 @@ def measure(
     table = LayerTable(weights.n_layers)
     with Measurement(weights, policy, rollouts, progress) as measurement:
         for probe in probes:
-            done = memory.recall("probe", f"{probe.name} {key}")
+            done = memory.recall("probe", f"{probe.key} {key}")
             if done is not None:
                 table.add(done["columns"])
                 table.seconds[probe.name] = done["seconds"]
@@ -98,24 +98,34 @@ def measure(
             progress.begin(f"probe {probe.name}", _units(probe, weights, rollouts))
             try:
                 columns = probe.measure(measurement)
+                _check_names(probe, columns)
                 table.add(columns)
             except ProbeFailure as failure:
                 table.failures[probe.name] = str(failure)
-            except (RuntimeError, AssertionError) as error:
-                # Out of memory, a missing kernel, a class that captum cannot handle: a reason in
-                # the report, and the other probes go on.
-                table.failures[probe.name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            except Exception as error:
+                # Out of memory, a missing kernel, a class that captum cannot handle: a reason in the report, and the
+                # other probes go on. So do they where an own probe breaks; a shipped one that breaks is our fault.
+                if not (probe.is_own or isinstance(error, RuntimeError | AssertionError)):
+                    raise
+                first = (str(error).strip().splitlines() or [""])[0][:300]
+                table.failures[probe.name] = f"{type(error).__name__}: {first}" if probe.is_own or not first else first
             else:
                 table.seconds[probe.name] = time.perf_counter() - start
                 memory.keep(
                     "probe",
-                    f"{probe.name} {key}",
+                    f"{probe.key} {key}",
                     {
-                        "columns": {name: values.tolist() for name, values in columns.items()},
+                        "columns": {name: table.columns[name].tolist() for name in columns},
                         "seconds": table.seconds[probe.name],
                     },
                 )
     return table
+
+
+def _check_names(probe: Probe, columns: dict) -> None:
+    declared = [column.name for column in probe.columns]
+    if sorted(columns) != sorted(declared):
+        raise ProbeFailure(f"the columns {sorted(columns)} were returned, {sorted(declared)} are declared")
 
 
 def _units(probe: Probe, weights: LayerWeights, rollouts: Rollouts | None) -> float:

@@ -1,19 +1,22 @@
 """Which probes there are. A new probe is one file with one decorated function.
 
-In `_PROBES` it is shipped, and predictors may be fitted on it; elsewhere it is the user's own: importing its file is
+In `SHIPPED` it is shipped, and predictors may be fitted on it; elsewhere it is the user's own: importing its file is
 enough for it to be measured and shown.
 """
 
+import hashlib
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from probes.errors import UsageError, unknown_name
-from probes.user_code import import_file
+from probes.user_code import import_file, module_name
 
-_PROBES = {  # in the order in which they are measured
+SHIPPED = {  # in the order in which they are measured
     "depth": "probes.depth",
     "weights": "probes.weights",
     "activations": "probes.activations",
@@ -44,6 +47,20 @@ class Probe:
     source: str
     measure: Callable[..., dict[str, np.ndarray]]
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the user's, and not shipped."""
+        return self.name not in SHIPPED
+
+    @property
+    def key(self) -> str:
+        """What a measurement is kept under: with the source of an own probe, so that a mended one is measured anew."""
+        if not self.is_own:
+            return self.name
+        return (
+            f"{self.name}@{hashlib.sha256(inspect.getsource(inspect.getmodule(self.measure)).encode()).hexdigest()[:8]}"
+        )
+
 
 _registered: dict[str, Probe] = {}
 
@@ -57,7 +74,7 @@ def probe(name: str, *, effort: str, columns: list[Column], cost: str, source: s
         raise unknown_name("effort", effort, EFFORTS[:2], f"Give one of these to the probe '{name}'.")
 
     def register(function: Callable[..., dict[str, np.ndarray]]) -> Callable[..., dict[str, np.ndarray]]:
-        if _PROBES.get(name, function.__module__) != function.__module__:
+        if SHIPPED.get(name, function.__module__) != function.__module__:
             raise UsageError(f"The name '{name}' is that of a shipped probe: give yours another.")
         _registered[name] = Probe(name, effort, tuple(columns), cost, source, function)
         return function
@@ -72,17 +89,17 @@ def get_probe(name: str) -> Probe:
     """
     if name.endswith(".py"):
         return _in_file(name)
-    if name in _PROBES:
-        importlib.import_module(_PROBES[name])
+    if name in SHIPPED:
+        importlib.import_module(SHIPPED[name])
     if name not in _registered:
-        raise unknown_name("probe", name, [*_PROBES, *_own()], "'advisor probes' describes them; or give a FILE.py.")
+        raise unknown_name("probe", name, [*SHIPPED, *_own()], "'advisor probes' describes them; or give a FILE.py.")
     return _registered[name]
 
 
 def list_probes(effort: str = EFFORTS[-1], shipped: bool = False) -> list[Probe]:
     """Every probe that runs at `effort` (each effort includes the cheaper ones), in order; `shipped` leaves out own."""
     allowed = EFFORTS[: EFFORTS.index(effort) + 1]
-    return [p for p in map(get_probe, [*_PROBES, *([] if shipped else _own())]) if p.effort in allowed]
+    return [p for p in map(get_probe, [*SHIPPED, *([] if shipped else _own())]) if p.effort in allowed]
 
 
 def list_columns(effort: str = EFFORTS[-1]) -> dict[str, Column]:
@@ -91,10 +108,13 @@ def list_columns(effort: str = EFFORTS[-1]) -> dict[str, Column]:
 
 
 def _own() -> list[str]:
-    return [name for name in _registered if name not in _PROBES]
+    return [name for name in _registered if name not in SHIPPED]
 
 
 def _in_file(file: str) -> Probe:
+    earlier = module_name(Path(file).expanduser().resolve(), "Probe")
+    for name in [name for name, p in _registered.items() if p.measure.__module__ == earlier]:
+        del _registered[name]
     module = import_file(file, "Probe")
     found = [p for p in _registered.values() if p.measure.__module__ == module.__name__]
     if len(found) != 1:

@@ -44,11 +44,12 @@ def task_names(_context: click.Context, _parameter: click.Parameter, begun: str)
     return [CompletionItem(name, help=text) for name, text in list_tasks().items() if name.startswith(begun)]
 
 
-def probe_names(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """The registered probes."""
-    from probes.registry import list_probes
+def probe_names(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The shipped probes, or a file with one's own."""
+    from probes.registry import SHIPPED
 
-    return [CompletionItem(p.name, help=p.cost) for p in list_probes() if p.name.startswith(begun)]
+    found = [CompletionItem(name) for name in SHIPPED if name.startswith(begun)]
+    return found or files(context, parameter, begun)
 
 
 @click.command(name="completion")

@@ -177,23 +177,24 @@ def _rows(found: "Estimate", arms: "list[ArmEstimate]") -> list[tuple[str, list[
 
 
 def _origin(found: "Estimate") -> str:
-    """Where the figures are from, and how far they may be off."""
+    """Where the figures are from, and how far they were off where that was checked."""
     from advisor.estimate import CHECKED
 
-    counted = "Memory is counted on the model's shapes, without that of the process itself"
+    peak, step, held = (CHECKED[name] for name in ("peak", "step", "resident"))
+    told = (
+        f"Memory in use is counted on the model's shapes (against real steps of three policies {peak['median']:.0%} "
+        f"too low, at worst {peak['worst']:.0%}); a CPU process holds up to {1 / (1 - held['worst']):.1f} "
+        "times as much, beside its libraries."
+    )
     if found.timed == "not":
-        return f"{counted}; nothing was timed."
+        return f"{told} Nothing was timed."
     if found.timed == "roofline":
         m = found.machine
-        return f"{counted}; seconds follow from {m.flops / 1e12:g} TFLOP/s and {m.bandwidth / 1e9:g} GB/s."
-    told = f"{counted}; seconds were measured on {found.device}, on a few layers with random weights."
-    if CHECKED:
-        step, peak = CHECKED["step"], CHECKED["peak"]
-        told += (
-            f" Against real steps of three policies, step times were off by {step['median']:.0%} (worst "
-            f"{step['worst']:.0%}) and peaks by {peak['median']:.0%} (worst {peak['worst']:.0%})."
-        )
-    return told
+        return f"{told} Seconds follow from {m.flops / 1e12:g} TFLOP/s and {m.bandwidth / 1e9:g} GB/s; not checked."
+    return (
+        f"{told} Seconds were measured on {found.device}, on a few layers with random weights (off by "
+        f"{step['median']:.0%} a step, at worst {step['worst']:.0%})."
+    )
 
 
 def _recommended(source: str, layers: list[int] | None) -> tuple[str, list[int], dict]:

@@ -66,7 +66,7 @@ def _read_config(context: click.Context, _: click.Parameter, file: str | None) -
     content = _load(file)
     from advisor.cli import VERBS
 
-    sections = {key: value for key, value in content.items() if key in VERBS and isinstance(value, Mapping)}
+    sections = {k: v or {} for k, v in content.items() if k in VERBS and (v is None or isinstance(v, Mapping))}
     told = {key: value for key, value in content.items() if key not in sections}
     told |= sections.get(context.info_name, {})
     options, context.default_map = _options(context.command), {}
@@ -77,7 +77,7 @@ def _read_config(context: click.Context, _: click.Parameter, file: str | None) -
                 f"option of {context.info_name} in '{file}'",
                 str(key),
                 sorted(options),
-                f"What only another verb understands goes under its name, such as 'verify: {{{key}: …}}'.",
+                f"What only another verb understands goes under that verb's name, as in 'VERB: {{{key}: …}}'.",
             )
         if value is not None:
             context.default_map[option.name] = _as_given(option, value, f"'{file}', {key}")

@@ -1,6 +1,7 @@
 """The pick as configuration of training frameworks: one file a framework, one line each in `TARGETS`."""
 
 import importlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ TARGETS = {  # name: module in this folder
     "unsloth": "unsloth",
     "spectrum": "spectrum",
 }
+
+
+_LISTED = ".exported.json"  # names of what an export wrote, so that the next one leaves none of it
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,12 @@ def export(
     way = LORA if lora else ways[0]
     if way == LORA and not pick.linear:
         raise UsageError(f"Layers {list(pick.layers)} have no linear maps that LoRA can adapt.")
-    material = Material.of(rec, with_data)
+    material = Material.of(rec, with_data, trust_remote_code)
     written = target.write(Order(pick, material, way, rank, target.CHECKED_WITH))
+    _clear(folder)
     for name, text in written.files.items():
         write_whole(folder / name, text)
+    write_whole(folder / _LISTED, json.dumps(sorted(written.files)) + "\n")
     files = [folder / name for name in written.files]
     notes = material.notes + written.notes
     if way == LORA and pick.n_stacked:
@@ -104,3 +110,10 @@ def export(
             f"LoRA leaves out {pick.n_stacked:,} parameters in tensors of three dimensions, such as stacked experts."
         )
     return Exported(to, way, pick.says(way, rank), files, written.run, target.CHECKED_WITH, notes)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier export left in the folder, and nothing else."""
+    listed = folder / _LISTED
+    for name in json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else []:
+        (folder / name).unlink(missing_ok=True)

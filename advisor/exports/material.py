@@ -27,13 +27,14 @@ STEPS, PROMPTS_PER_STEP = 30, 16  # of `advisor verify`
 class Material:
     """``model`` is what the trainer loads. ``rows`` and ``held_out`` are the task's prompts, None at effort static or
     where left out; nested columns are JSON text there, which ``reward`` (a module's source, with a function of that
-    name in TRL's signature) reads back."""
+    name in TRL's signature) reads back; ``own_reward`` is the source of the user's file, which it imports."""
 
     model: str
     rows: list[Row] | None
     held_out: list[Row] | None
     reward: str | None
     task: str
+    own_reward: str | None = None
     group_size: int = 8
     temperature: float = 1.0
     max_new_tokens: int = 256
@@ -43,12 +44,18 @@ class Material:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def reward_files(self) -> dict[str, str]:
+        """The reward as files beside each other."""
+        own = {} if self.own_reward is None else {"own_reward.py": self.own_reward}
+        return {"reward.py": self.reward, **own}
+
+    @property
     def episodes(self) -> int:
         """Passes over the prompts that make up the steps."""
         return max(1, math.ceil(self.steps * self.prompts_per_step / len(self.rows))) if self.rows else 1
 
     @classmethod
-    def of(cls, rec: "Recommendation", with_data: bool = True) -> "Material":
+    def of(cls, rec: "Recommendation", with_data: bool = True, trust_remote_code: bool = False) -> "Material":
         """Of a recommendation. Raises `UsageError` where its task cannot be made again, with the data moved, say."""
         name, notes = _model_name(rec.model["name"])
         told = {k: rec.protocol[k] for k in ("group_size", "temperature", "max_new_tokens") if rec.protocol.get(k)}
@@ -63,12 +70,14 @@ class Material:
             task = reload_task(rec.task["origin"])
         except UsageError as error:
             raise UsageError(f"{error} Or export without prompts and reward: --no-data.") from error
-        as_chat = _shown_as_chat(rec)
-        nested = sorted({k for row in task.train for k, v in row.items() if k != "prompt" and _is_nested(v)})
-        reward, note = _reward_module(rec.task["origin"], nested, is_chat(task.train[0]["prompt"]))
+        as_chat = _shown_as_chat(rec, trust_remote_code)
+        parts = (task.train, task.held_out)
+        columns = sorted({k for part in parts for row in part for k in row if k != "prompt"})
+        nested = [k for k in columns if any(_is_nested(row.get(k)) for part in parts for row in part)]
+        reward, own, note = _reward_module(rec.task["origin"], nested, is_chat(task.train[0]["prompt"]))
         notes += [note] if note else []
-        rows, held_out = ([_plain(row, nested, as_chat) for row in part] for part in (task.train, task.held_out))
-        return cls(name, rows, held_out, reward, task.name, notes=notes, **told)
+        rows, held_out = ([_plain(row, columns, nested, as_chat) for row in part] for part in parts)
+        return cls(name, rows, held_out, reward, task.name, own, notes=notes, **told)
 
 
 def jsonl(rows: Sequence[Row]) -> str:
@@ -94,16 +103,16 @@ def _model_name(name: str) -> tuple[str, list[str]]:
     return (str(path.resolve()) if path.is_dir() else name), []
 
 
-def _shown_as_chat(rec: "Recommendation") -> bool:
+def _shown_as_chat(rec: "Recommendation", trust_remote_code: bool) -> bool:
     """Whether the policy saw text prompts as user messages, through its tokenizer's chat template."""
     style = rec.protocol["prompt_style"]
     if style != "auto":
         return style == "chat"
     from transformers import AutoTokenizer
 
-    files = find_files(rec.model["name"], Progress())
+    files = find_files(rec.model["name"], Progress(), trust_remote_code, weights=rec.model["name"] == packaged.NAME)
     where = (files.path.parent, {"gguf_file": files.path.name}) if files.is_gguf else (files.path, {})
-    return bool(AutoTokenizer.from_pretrained(where[0], **where[1]).chat_template)
+    return bool(AutoTokenizer.from_pretrained(where[0], trust_remote_code=trust_remote_code, **where[1]).chat_template)
 
 
 def _is_nested(value: Any) -> bool:
@@ -114,16 +123,17 @@ def _as_text(prompt: Any) -> str:
     return "\n".join(message["content"] for message in prompt) if is_chat(prompt) else prompt
 
 
-def _plain(row: Row, nested: Sequence[str], as_chat: bool) -> Row:
+def _plain(row: Row, columns: Sequence[str], nested: Sequence[str], as_chat: bool) -> Row:
+    """The row with every column, None where it has none, as the reward receives it from a file."""
     prompt = as_messages(row["prompt"]) if as_chat else _as_text(row["prompt"])
     return {"prompt": prompt} | {
-        k: json.dumps(v, ensure_ascii=False) if k in nested else v for k, v in row.items() if k != "prompt"
+        k: json.dumps(row.get(k), ensure_ascii=False) if k in nested else row.get(k) for k in columns
     }
 
 
-def _reward_module(origin: dict[str, Any], nested: list[str], takes_chat: bool) -> tuple[str, str | None]:
-    """Source of a module with ``reward``, and what it needs beside Python."""
-    name, note = origin.get("reward") or "number", None
+def _reward_module(origin: dict[str, Any], nested: list[str], takes_chat: bool) -> tuple[str, str | None, str | None]:
+    """Source of a module with ``reward``, that of the user's own file, and what they need beside Python."""
+    name, own, note = origin.get("reward") or "number", None, None
     if (origin.get("task") or "").startswith("reasoning-gym:"):
         score = f"from probes.tasks import reload_task\n\nscore = reload_task({origin!r}).reward\n"
         note = "reward.py needs layer-advisor[tasks] where the training runs."
@@ -133,15 +143,13 @@ def _reward_module(origin: dict[str, Any], nested: list[str], takes_chat: bool) 
         score = f"_NUMBER = re.compile({rewards._NUMBER.pattern!r})\n\n\n{source}\n\nscore = {name}\n"
     else:
         file, _, function = name.rpartition(":")
-        path = str(Path(file).expanduser().resolve())
+        own = Path(file).expanduser().read_text(encoding="utf-8")
         score = (
-            f"_spec = importlib.util.spec_from_file_location('own_reward', {path!r})\n"
-            "_own = importlib.util.module_from_spec(_spec)\n"
-            f"sys.path.append({str(Path(path).parent)!r})\n"
-            "_spec.loader.exec_module(_own)\n"
-            f"score = _own.{function}\n"
+            "sys.path.insert(0, str(Path(__file__).parent))\n"
+            f"from own_reward import {function} as score  # noqa: E402\n"
         )
-    return _REWARD.format(score=score.rstrip(), nested=tuple(nested), takes_chat=takes_chat), note
+        note = "own_reward.py is a copy of your reward's file: what it imports beside it, put there too."
+    return _REWARD.format(score=score.rstrip(), nested=tuple(nested), takes_chat=takes_chat), own, note
 
 
 _REWARD = '''"""The reward as the layers were judged by it: `reward` has the signature of TRL's reward functions."""
@@ -149,12 +157,12 @@ _REWARD = '''"""The reward as the layers were judged by it: `reward` has the sig
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import inspect
 import json
 import re
 import sys
 from decimal import Decimal
+from pathlib import Path
 
 {score}
 

@@ -48,7 +48,7 @@ def write(order: Order) -> Written:
             | {"advisor_prompt": json.dumps(row["prompt"], ensure_ascii=False)}
             for row in m.rows
         ]
-        files |= {"train.jsonl": jsonl(rows), "reward.py": m.reward, "plugin.py": _PLUGIN}
+        files |= {"train.jsonl": jsonl(rows), **m.reward_files, "plugin.py": _PLUGIN}
     notes = ["Version 3 of ms-swift spells --tuner_type --train_type."]
     if order.way == FULL:
         notes.append(

@@ -48,7 +48,7 @@ def write(order: Order) -> Written:
         options |= {"reward.remote_url": "openrlhf_reward.py"}
         flags += ["--data.apply_chat_template"] if isinstance(m.rows[0]["prompt"], list) else []
         rows = [{"prompt": row["prompt"], "label": json.dumps(row, ensure_ascii=False)} for row in m.rows]
-        files = {"train.jsonl": jsonl(rows), "reward.py": m.reward, "openrlhf_reward.py": f"{_REWARD}{m.model!r}\n"}
+        files = {"train.jsonl": jsonl(rows), **m.reward_files, "openrlhf_reward.py": f"{_REWARD}{m.model!r}\n"}
         mine = ""
     told = " \\\n  ".join([f"--{name} {_quoted(value)}" for name, value in options.items()] + flags)
     text = f"{order.header}{mine}python -m openrlhf.cli.train_ppo_ray \\\n  {told}\n"

@@ -32,7 +32,7 @@ class Order:
         """The prompts and the reward as most targets take them; nothing where there are none."""
         if self.material.rows is None:
             return {}
-        return {"train.jsonl": jsonl(self.material.rows), "reward.py": self.material.reward}
+        return {"train.jsonl": jsonl(self.material.rows), **self.material.reward_files}
 
 
 @dataclass(frozen=True)

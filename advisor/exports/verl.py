@@ -47,7 +47,7 @@ def write(order: Order) -> Written:
         options |= {"reward.custom_reward_function.path": "verl_reward.py"}
         parts = {"train.jsonl": m.rows, "held_out.jsonl": m.held_out}
         files = {name: jsonl([_row(m.task, row) for row in rows]) for name, rows in parts.items()}
-        files |= {"reward.py": m.reward, "verl_reward.py": _REWARD}
+        files |= {**m.reward_files, "verl_reward.py": _REWARD}
         mine = ""
     told = " \\\n  ".join(shlex.quote(f"{name}={value}") for name, value in options.items())
     text = f"{order.header}{mine}python -m verl.trainer.main_ppo \\\n  {told}\n"

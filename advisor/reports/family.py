@@ -159,7 +159,9 @@ def advice_line(report: "FamilyReport") -> str | None:
         f"{own} C {advice.contribution:.2f} is expected ({ends}){zone}."
     )
     if report.family.verdict.kind != "transfers":
-        lost = "; of the rules below this one lost least on policies left out" if report.family.rules else ""
+        lost = (
+            "; of the rules that name one layer this one lost least on policies left out" if report.family.rules else ""
+        )
         text += f" That this beats other rules is not shown{lost}. Measure it: advisor recommend, then advisor verify."
     if advice.unlike:
         text += f" An extrapolation: {advice.unlike}."

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,12 +42,16 @@ class _Measured:
 
 def time_passes(bench: Bench, arms: Sequence[Arm]) -> list[PassSeconds]:
     """Seconds of each arm. Timed are passes that train everything, or the lowest of a few layers: its own time, and
-    what leading the gradient through the frozen ones above takes. Each piece is carried over by counted operations.
+    what leading the gradient through the frozen ones above takes. Where rows were cut, time is a line through two
+    numbers of rows, since a gradient is stored once a pass, however many there are; layers and lengths are carried over
+    by counted operations.
     """
     cut, n = bench.cut_pass(), bench.training_layers
-    stub, whole, small = bench.stub(n), bench.work(bench.shape), bench.work(cut)
+    rows = bench.shape.pass_rows
+    stub, whole = bench.stub(n), bench.work(bench.shape)
+    small = bench.work(replace(cut, group_size=rows, rows_per_pass=rows))  # what the line below leads to
     ids = torch.ones((cut.group_size, cut.length), dtype=torch.long, device=stub.device)
-    plain = _plain(stub, ids, cut) / float(small.forward[:n].sum())
+    plain = _plain(stub, ids, cut) * rows / len(ids) / float(small.forward[:n].sum())
     kinds = dict.fromkeys(Arm() if arm.layer is None else Arm(0, arm.rank) for arm in arms)
     times = {kind: _measure(bench, stub, kind, ids, cut) for kind in kinds}
     outside = whole.head_forward / small.head_forward, whole.head_backward / small.head_backward
@@ -86,25 +90,36 @@ def _plain(stub: Stub, ids: torch.Tensor, shape: StepShape) -> float:
 
 
 def _measure(bench: Bench, stub: Stub, arm: Arm, ids: torch.Tensor, shape: StepShape) -> _Measured:
-    rows = []
     saving = checkpointed(stub, 0) if shape.gradient_checkpointing else nullcontext()
+    n, clock = len(ids), LayerClock(stub.stack.layers, stub.device)
     with set_up(stub.model, arm) as trained, saving:
         update = MasterAdamW(trained, TrainingConfig()) if bench.optimizer == "adamw" else None
-        for _ in range(1 + REPEATS):  # gradients add up, as they do over the passes of a step
-            with LayerClock(stub.stack.layers, stub.device) as clock:
-                loss = _log_probs(stub, ids, shape).sum()
-                clock.begin_backward()
-                loss.backward()
-            forward, backward = clock.forward, clock.backward
-            rows.append([*clock.head, forward[0], backward[0], forward[1:].sum(), backward[1:].sum()])
+        pieces = _pieces(stub, ids, shape)
+        if n < bench.shape.pass_rows:
+            fewer = max(1, n // 2)
+            slope = (pieces - _pieces(stub, ids[:fewer], shape)) / (n - fewer) if n > 1 else pieces
+            pieces = pieces + np.maximum(slope, 0) * (bench.shape.pass_rows - n)
         if update:
             update.close()
-        del update, loss
+        del update
         for parameter in trained:
             parameter.grad = None
         per_parameter = _update_time(trained, bench, clock)
-    middle = np.median(rows[1:], 0)
-    return _Measured(*(tuple(map(float, middle[i : i + 2])) for i in (0, 2, 4)), per_parameter)
+    return _Measured(*(tuple(map(float, pieces[i : i + 2])) for i in (0, 2, 4)), per_parameter)
+
+
+def _pieces(stub: Stub, ids: torch.Tensor, shape: StepShape) -> np.ndarray:
+    """Forward and backward seconds outside the layers, in the lowest, and in all others, (6,)."""
+    rows = []
+    for _ in range(1 + REPEATS):  # gradients add up, as they do over the passes of a step
+        with LayerClock(stub.stack.layers, stub.device) as clock:
+            loss = _log_probs(stub, ids, shape).sum()
+            clock.begin_backward()
+            loss.backward()
+        del loss
+        forward, backward = clock.forward, clock.backward
+        rows.append([*clock.head, forward[0], backward[0], forward[1:].sum(), backward[1:].sum()])
+    return np.median(rows[1:], 0)
 
 
 def _update_time(trained: list[nn.Parameter], bench: Bench, clock: LayerClock) -> float:

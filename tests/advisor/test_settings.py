@@ -31,7 +31,7 @@ def test_the_command_line_goes_first(cli, tmp_path):
 
 
 def test_a_verb_takes_its_own_section_only(cli, tmp_path):
-    file = write(tmp_path, "decoding: greedy\nrecommend: {decoding: sampled}\nverify: {layer: 3}\n")
+    file = write(tmp_path, "decoding: greedy\nrecommend: {decoding: sampled}\nverify: {layer: 3}\nsweep:\n")
     found = json.loads(cli(*STATIC, "--config", file, "--json", "--output-dir", str(tmp_path / "run"))[1])
     assert found["protocol"]["decoding"] == "sampled"
 
@@ -54,7 +54,7 @@ def test_lists_and_mappings_become_what_the_command_line_takes(cli, tmp_path):
     ("text", "told"),
     [
         ("grups: 3", "Did you mean 'groups'"),
-        ("layer: 3", "'verify: {layer: …}'"),
+        ("layer: 3", "'VERB: {layer: …}'"),
         ("- a\n- b", "holds no options"),
         ("a: [", "cannot be read"),
         ("json: maybe", "write true or false"),

@@ -54,6 +54,18 @@ def test_fewer_rows_and_shorter_ones_stand_for_all(operations, monkeypatch):
         assert seconds.backward == pytest.approx(counted.arms[arm].backward_flops * SHAPE.passes, rel=1e-9)
 
 
+def test_what_a_pass_takes_whatever_its_rows_is_not_multiplied(monkeypatch):
+    monkeypatch.setattr("probes.cost.bench.PASS_FLOPS", 4e6)
+    monkeypatch.setattr(
+        "probes.cost.pass_time._pieces", lambda stub, ids, shape: np.array([0, 5 + 2 * len(ids), 0, 0, 0, 0.0])
+    )
+    shape = StepShape(4, 4, 6, 10, rows_per_pass=16)
+    _, bench = counted_with_bench("Llama", 4, [Arm(1)], shape)
+    assert 1 < bench.cut_pass().group_size < 8
+    (found,) = time_passes(bench, [Arm(1)])
+    assert found.backward == pytest.approx(5 + 2 * 16)
+
+
 def test_sampling_of_all_layers_from_a_few(operations, monkeypatch):
     monkeypatch.setattr("probes.cost.bench._CACHE", 1)
     counted, bench = counted_with_bench("Llama", 9, [Arm()])

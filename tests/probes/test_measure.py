@@ -53,7 +53,7 @@ def test_failures_are_reasons_and_the_rest_goes_on(tiny, rollouts):
         rollouts=rollouts,
     )
     assert table.failures == {
-        "big": "out of memory",
+        "big": "RuntimeError: out of memory",
         "own": "no such thing here",
         "bad": "column 'value' is not finite at layers [0, 1, 2, 3, 4, 5]",
     }
@@ -68,7 +68,7 @@ def test_other_errors_end_the_run_and_leave_the_policy_as_found(tiny, rollouts, 
 
     before = model_state(tiny.model)
     with pytest.raises(ending):
-        measure([probe_of(breaks)], policy=tiny, rollouts=rollouts)
+        measure([probe_of(breaks, "gradients")], policy=tiny, rollouts=rollouts)
     assert model_state(tiny.model) == before
 
 

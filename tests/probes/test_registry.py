@@ -97,3 +97,37 @@ def test_a_file_without_a_probe_is_wrong_usage(tmp_path, text, told):
         file.write_text(text)
     with pytest.raises(UsageError, match=told):
         get_probe(str(file))
+
+
+BROKEN = """
+from probes.registry import Column, probe
+
+@probe("mine", effort="static", cost="none", source="own", columns=[Column("one", "1", "a test")])
+def mine(measurement):
+    {body}
+"""
+
+
+def measured(cli, folder, body, name="mine.py"):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(BROKEN.format(body=body))
+    options = ["--effort", "static", "--probe", str(folder / name), "--output-dir", str(folder / "run"), "--json"]
+    code, out, err = cli("probe", str(TINY), *options)
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_an_own_probe_that_breaks_is_a_reason_and_no_end(cli, tmp_path):
+    found = measured(cli, tmp_path, "raise ValueError('nothing to see')")
+    assert found["not_measured"] == {"mine": "ValueError: nothing to see"}
+    found = measured(cli, tmp_path, "return {'oen': [1.0] * 6}")
+    assert "['oen'] were returned, ['one'] are declared" in found["not_measured"]["mine"]
+
+
+def test_a_mended_probe_is_measured_anew_and_files_of_one_name_are_kept_apart(cli, tmp_path):
+    assert measured(cli, tmp_path, "return {'one': [1.0] * 6}")["columns"]["one"]["values"] == [1.0] * 6
+    assert measured(cli, tmp_path, "return {'one': [7.0] * 6}")["columns"]["one"]["values"] == [7.0] * 6
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(BROKEN.format(body="return {}"))
+        assert get_probe(str(tmp_path / folder / "mine.py")).name == "mine"

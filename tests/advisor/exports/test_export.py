@@ -49,7 +49,8 @@ def module(file, name="exported"):
 def _leaves_no_modules(monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
-    sys.modules.pop("reward", None)
+    for name in ("reward", "own_reward"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -60,7 +61,7 @@ def test_every_target_from_the_command_line(cli, folder, name):
     assert out.startswith("trains ")
     assert f"in layers {{{pick[0]}}}" in out.splitlines()[0]
     assert "Checked with" in out
-    files = list((folder / "exports" / name).iterdir())
+    files = [file for file in (folder / "exports" / name).iterdir() if file.name != ".exported.json"]
     assert files
     assert all(str(file) in out for file in files)
     found = json.loads(cli("export", "--from", str(folder), "--to", name, "--json", "--quiet")[1])
@@ -133,16 +134,30 @@ def test_an_own_reward_and_chat_prompts(folder, tmp_path, monkeypatch):
     assert reward([row["prompt"]], [row["answer"]], answer=[row["answer"]]) == [0.25]
 
 
-def test_nested_columns_survive(tmp_path, folder):
+def test_nested_and_missing_columns_survive(tmp_path, folder):
     rows = [{"prompt": f"{k}?", "answer": str(k), "tests": [{"in": k}, {"out": None}]} for k in range(20)]
+    rows += [{"prompt": f"{k}!", "answer": str(k)} for k in range(20)]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "own.py").write_text("def first(completions, tests, **_):\n    return [t[0]['in'] for t in tests]\n")
+    (tmp_path / "own.py").write_text(
+        "def first(completions, tests, **_):\n    return [t and t[0]['in'] for t in tests]\n"
+    )
     rec = advisor.Recommendation.load(folder)
     rec.task["origin"].update(data=str(tmp_path / "data.jsonl"), reward=f"{tmp_path / 'own.py'}:first")
     rec.export("trl", tmp_path / "out")
-    row = json.loads((tmp_path / "out" / "train.jsonl").read_text().splitlines()[0])
+    found = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
+    row = next(row for row in found if row["prompt"].endswith("?"))
+    without = next(row for row in found if row["prompt"].endswith("!"))
     reward = module(tmp_path / "out" / "reward.py").reward
     assert reward([row["prompt"]], ["x"], answer=[row["answer"]], tests=[row["tests"]]) == [int(row["answer"])]
+    assert reward([without["prompt"]], ["x"], answer=["1"], tests=[without["tests"]]) == [None]
+
+
+def test_a_new_export_leaves_nothing_of_the_one_before(folder, tmp_path):
+    rec = advisor.Recommendation.load(folder)
+    rec.export("trl", tmp_path)
+    (tmp_path / "mine.txt").write_text("kept")
+    rec.export("trl", tmp_path, with_data=False)
+    assert {p.name for p in tmp_path.iterdir()} == {"train.py", "trl.yaml", "mine.txt", ".exported.json"}
 
 
 def test_verl_calls_the_reward_one_completion_at_a_time(folder, tmp_path):
