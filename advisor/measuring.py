@@ -33,7 +33,7 @@ from probes.progress import Progress
 from probes.rollouts import SamplingConfig, collect_rollouts
 from probes.stack import find_stack
 from probes.tasks import Task, load_task, reload_task
-from probes.training.in_place import trained_parameters
+from probes.training.in_place import check_layers, trained_parameters
 from probes.training.state import TrainingState, setting_of
 
 _CHECKED_PROMPTS = 64  # looked at for reward spread before anything is trained
@@ -65,6 +65,10 @@ def measure_arms(
     """
     progress = progress or Progress()
     subject, task, split = begin_measuring(model, tokenizer, task, options, progress)
+    n_layers = len(find_stack(subject.skeleton))
+    for _, layers in arms_of(n_layers):
+        if layers is not None:
+            check_layers(layers, n_layers)  # before a folder is made
     progress.plan(forecast_measuring(subject, subject.n_parameters, arms_of, options))
     identity = identity_of(kind, subject, task, options, asked or {})
     target = output_dir(identity) if callable(output_dir) else output_dir
@@ -135,7 +139,7 @@ class _Measuring:
         self.protocol = options.protocol
         self.key = task.reward_fingerprint()[:8] + ", "
         self.start = time.perf_counter()
-        self.recalled_seconds = 0.0
+        self.recalled_seconds, self.n_begun = 0.0, 0
 
     def run(self, arms_of: Callable[[int], Arms], judge: Callable[[Contributions], Verdict]) -> Contributions:
         policy = self.subject.policy(self.progress)
@@ -263,6 +267,7 @@ class _Measuring:
 
         def recalled(record: dict[str, Any]) -> None:
             self.recalled_seconds += record["seconds"]
+            self.n_begun += 1
             self.progress.advance(steps)
 
         self.progress.begin("train", count_runs(self.protocol, len(arms)) * steps)
@@ -270,19 +275,20 @@ class _Measuring:
             self.protocol,
             arms,
             base,
-            self._workers(policy, kept, steps),
+            self._workers(policy, kept, steps, len(arms)),
             memory=self.memory,
             on_recalled=recalled,
             key=self.key,
         )
 
-    def _workers(self, policy: Policy, kept: tuple[int, ...] | None, steps: float) -> Callable:
+    def _workers(self, policy: Policy, kept: tuple[int, ...] | None, steps: float, n_arms: int) -> Callable:
         """Performs runs here, in a pool or on Ray; trained weights of the arm `kept` are saved."""
-        options = self.options
+        options, total = self.options, count_runs(self.protocol, n_arms)
 
         def here(runs: Sequence[Run]):
-            for i, run in enumerate(runs, start=1):
-                self.progress.note(f"run {i} of {len(runs)}: {run.key}")
+            for run in runs:
+                self.n_begun += 1
+                self.progress.note(f"run {self.n_begun} of {total}: {run.key}")
                 record = perform(
                     policy,
                     self.task,

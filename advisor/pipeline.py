@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def recommend(
     )
     check_set(layers)
     find_predictor(effort, decoding, predictor)  # raises for one that does not fit, before anything slow
-    found = survey(model, tokenizer, task, options, output_dir, progress)
+    found = survey(model, tokenizer, task, options, output_dir, progress, partial(check_set, layers))
     with found.folder or nullcontext():
         result = _conclude(found, layers)
         if found.folder is not None:

@@ -178,7 +178,7 @@ class Recommendation:
         """Train the pick and say what that brings: `advisor.verify` with this recommendation's decoding and sampling.
 
         Model and task may be left out where the recommendation was made from names; `changes` are fields of
-        `Protocol`, such as ``seeds=5``. Raises `UsageError` where there is no pick.
+        `Protocol` or `TrainingConfig`, such as ``seeds=5`` or ``steps=60``. Raises `UsageError` where there is no pick.
         """
         from advisor.verification import options_like, task_of, verify
 

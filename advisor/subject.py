@@ -52,6 +52,10 @@ class Subject:
         return self.files.name if self.files else self._policy.name
 
     @property
+    def is_gguf(self) -> bool:
+        return self.files is not None and self.files.is_gguf
+
+    @property
     def n_parameters(self) -> float:
         """Parameters of the whole model; from file sizes as long as it is not loaded."""
         return self._policy.n_parameters if self._policy else guess_parameters(str(self.files.path))

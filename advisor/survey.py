@@ -120,17 +120,23 @@ def survey(
     options: Options,
     output_dir: str | Path | Callable[[dict[str, Any]], Path] | None = None,
     progress: Progress | None = None,
+    check: Callable[[int], None] | None = None,
 ) -> Survey:
     """Measure the layers of `model` on `task`; cheap checks come before anything slow.
 
-    `output_dir` may be a function of the run's identity. Raises `UsageError` for bad input and `RunError` where the
-    run breaks; a given model is as found afterwards.
+    `check` is called with the number of layers as soon as that is known. `output_dir` may be a function of the run's
+    identity. Raises `UsageError` for bad input and `RunError` where the run breaks; a given model is as found
+    afterwards.
     """
     progress = progress or Progress()
     if n_processes() > 1:
         raise UsageError("Probes run in one process: start this without a launcher, then launch advisor verify --from.")
     subject, task = begin_survey(model, tokenizer, task, options, progress)
-    n_layers = len(find_stack(subject.skeleton)) if options.effort == "warmup" else 0
+    # The configuration of a GGUF file takes seconds to read: only where the forecast needs it.
+    slow = subject.is_gguf and options.effort != "warmup"
+    n_layers = None if slow else len(find_stack(subject.skeleton))
+    if check is not None and n_layers is not None:
+        check(n_layers)
     progress.plan(forecast_survey(subject.n_parameters, n_layers, options))
     identity = identity_of(subject, task, options)
     target = output_dir(identity) if callable(output_dir) else output_dir
@@ -161,7 +167,7 @@ def begin_survey(
     return subject, None if options.effort == "static" else task
 
 
-def forecast_survey(n_parameters: float, n_layers: int, options: Options) -> dict[str, float]:
+def forecast_survey(n_parameters: float, n_layers: int | None, options: Options) -> dict[str, float]:
     """Seconds by stage."""
     plan = forecast(n_parameters, options.effort, **vars(options.sampling))
     if options.effort == "warmup":
@@ -215,7 +221,7 @@ def _measure(
                 progress,
             )
     # Of a GGUF file that transformers need not know, only the layers are read.
-    countable = policy is not None or not subject.files.is_gguf
+    countable = policy is not None or not subject.is_gguf
     with _timed(seconds, "step costs"):
         costs = layer_costs(subject.skeleton, trust_remote_code=options.trust_remote_code) if countable else None
     seconds["total"] = time.perf_counter() - start

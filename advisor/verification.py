@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from advisor.measuring_options import MeasuringOptions
 from advisor.subject import identity_hash
 from calibration.protocol import Protocol
 from calibration.runs import arm_name
-from probes.errors import UsageError
+from probes.errors import UsageError, unknown_name
 from probes.progress import Progress
 from probes.tasks import Task, reload_task
 from probes.training import TrainingConfig
@@ -97,7 +97,8 @@ def folder_in(source: str | Path) -> Callable[[dict[str, Any]], Path]:
 
 
 def options_like(protocol: dict[str, Any], place: dict[str, Any] | None = None, **changes) -> MeasuringOptions:
-    """Measuring options with a recommendation's decoding, sampling and seed; `changes` are fields of `Protocol`.
+    """Measuring options with a recommendation's decoding, sampling and seed; `changes` are fields of `Protocol` or
+    `TrainingConfig`.
 
     `place` are fields of `MeasuringOptions` that say how the model is loaded.
     """
@@ -105,9 +106,19 @@ def options_like(protocol: dict[str, Any], place: dict[str, Any] | None = None, 
     told = {**protocol, "algorithm": "grpo", **warmup}
     names = ("group_size", "temperature", "prompt_style", "seed", *WARMUP_SETTINGS)
     training = TrainingConfig(**{name: told[name] for name in names if name in told})
+    of_training = {field.name for field in fields(TrainingConfig)}
+    unknown = sorted(set(changes) - of_training - {field.name for field in fields(Protocol)})
+    if unknown:
+        raise unknown_name(
+            "setting",
+            unknown[0],
+            [field.name for field in (*fields(Protocol), *fields(TrainingConfig))],
+            "Give fields of advisor.Protocol or advisor.TrainingConfig.",
+        )
+    training = replace(training, **{k: changes.pop(k) for k in sorted(changes) if k in of_training})
     split = {"validation": warmup["validation"]} if warmup else {}
-    fields = {"training": training, "decoding": protocol["decoding"], **split, **changes}
-    return MeasuringOptions(Protocol(**fields), max_new_tokens=protocol.get("max_new_tokens"), **(place or {}))
+    settings = {"training": training, "decoding": protocol["decoding"], **split, **changes}
+    return MeasuringOptions(Protocol(**settings), max_new_tokens=protocol.get("max_new_tokens"), **(place or {}))
 
 
 def read_recommendation(folder: str | Path) -> dict[str, Any]:

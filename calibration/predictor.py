@@ -285,7 +285,8 @@ class Predictor:
         beyond[USED.get(self.candidate, len(beyond)) :] = 0.0
         for i in np.flatnonzero(beyond > 0.05):  # of the range: what is hardly outside is not worth a word
             found.append(
-                f"{self.names[i]} from {x[:, i].min():.2g} to {x[:, i].max():.2g} ({low[i]:.2g} to {high[i]:.2g})"
+                f"{self.names[i]} of {x[:, i].min():.2g} to {x[:, i].max():.2g} standard deviations from the mean "
+                f"layer (in the corpus {low[i]:.2g} to {high[i]:.2g})"
             )
         return found, float(factor + beyond.max(initial=0.0))
 

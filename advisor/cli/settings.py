@@ -74,10 +74,11 @@ def _read_config(context: click.Context, _: click.Parameter, file: str | None) -
         option = options.get(str(key).replace("_", "-"))
         if option is None:
             raise unknown_name(
-                f"option of {context.info_name} in '{file}'",
+                "option",
                 str(key),
                 sorted(options),
-                f"What only another verb understands goes under that verb's name, as in 'VERB: {{{key}: …}}'.",
+                f"It stands in '{file}', for {context.info_name}. What only another verb understands goes under that "
+                f"verb's name, as in 'VERB: {{{key}: …}}'.",
             )
         if value is not None:
             context.default_map[option.name] = _as_given(option, value, f"'{file}', {key}")

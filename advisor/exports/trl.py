@@ -16,7 +16,10 @@ def ways(pick: Pick) -> tuple[str, ...]:
 def write(order: Order) -> Written:
     """``train.py``, ``trl.yaml`` (always LoRA, since the command knows no other way), the data and the reward."""
     files = {"train.py": script(order, _LOAD, _AFTER), "trl.yaml": _yaml(order), **order.data_files()}
-    notes = ["trl.yaml trains LoRA, the one way in which the command trl grpo can be told layers."]
+    notes = [
+        "trl.yaml trains LoRA, the one way in which the command trl grpo can be told layers.",
+        "On a machine without a GPU: trl grpo --config trl.yaml --use_cpu true --bf16 false.",
+    ]
     return Written(files, "python train.py, or for LoRA: trl grpo --config trl.yaml", notes)
 
 
@@ -43,7 +46,7 @@ def script(order: Order, load: str, after: str = "") -> str:
                 after=after,
             ).strip(),
             _DATA.strip() if m.rows is not None else _NO_DATA.strip(),
-            f"args = GRPOConfig(\n{config})",
+            f"args = GRPOConfig(\n{config}{_PLACE})",
             f"trainer = GRPOTrainer(model, reward, args, train_dataset, processing_class=tokenizer, {peft})".replace(
                 ", )", ")"
             ),
@@ -90,9 +93,13 @@ def _yaml(order: Order) -> str:
     return head + yaml.safe_dump(content, sort_keys=False, width=10_000) + missing
 
 
+_PLACE = """    use_cpu=not torch.accelerator.is_available(),
+    bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+"""
 _IMPORTS = """
 import re
 
+import torch
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer

@@ -50,8 +50,8 @@ def headline(recommendation: "Recommendation") -> str:
     if rec.pick:
         layers = ", ".join(map(str, rec.pick))
         share = sum(rec.model["layer_parameters"][k] for k in rec.pick)
-        of = f" of {rec.model['parameters'] / 1e6:.1f} M" if "parameters" in rec.model else ""
-        return f"Train layer {layers} of {n} (numbered from 0): {share / 1e6:.1f} M{of} parameters{_step(rec)}."
+        of = f" of {_count(rec.model['parameters'])}" if "parameters" in rec.model else ""
+        return f"Train layer {layers} of {n} (numbered from 0): {_count(share)}{of} parameters{_step(rec)}."
     fallback = rec.fallback
     if fallback["layer"] is None:
         return f"No layer is recommended: {fallback['why']}."
@@ -59,6 +59,10 @@ def headline(recommendation: "Recommendation") -> str:
         f"No layer can be told from another. If you train one all the same, take layer {fallback['layer']} of {n}, "
         f"{fallback['why']}."
     )
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters:,}"
 
 
 def _step(rec: "Recommendation") -> str:

@@ -82,7 +82,7 @@ def test_the_trl_script_trains_the_pick_and_nothing_else(folder, tmp_path):
     rec.export("trl", tmp_path)
     script = (tmp_path / "train.py").read_text()
     assert "max_steps=30" in script
-    short = script.replace("max_steps=30", "max_steps=2, use_cpu=True, bf16=False")
+    short = script.replace("max_steps=30", "max_steps=2")
     short = short.replace("gradient_accumulation_steps=16", "gradient_accumulation_steps=1")
     (tmp_path / "train.py").write_text(short.replace("learning_rate=0.0001", "learning_rate=0.01"))
     done = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True)
