@@ -69,7 +69,7 @@ def _step(rec: "Recommendation") -> str:
     """What a training step of a single pick takes, where it was counted."""
     if len(rec.pick) != 1 or rec.step_costs is None:
         return ""
-    return f"; forward and backward take {rec.step_costs[rec.pick[0]]:.0%} of what training all takes"
+    return f"; beside sampling a step takes {rec.step_costs[rec.pick[0]]:.0%} of what training all takes"
 
 
 OUT = {None: "goes on", "behind": "surely behind", "halved": "halved", "rate": "other rate is better"}

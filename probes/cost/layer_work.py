@@ -107,10 +107,10 @@ def layer_costs(model: PreTrainedModel, shape: StepShape | None = None, trust_re
 
     Counted operations of forward, of the part of backward that reaches the layer, and the optimiser's step; sampling,
     the same for every layer, is left out. Of `model`, which may be a skeleton (`probes.skeleton`), the configuration
-    is read; one that cannot be counted is taken to need two operations for each weight and token. `shape` None is one
-    row of 128 prompt and 128 completion tokens. Cost: about a second.
+    is read; one that cannot be counted is taken to need two operations for each weight and token. `shape` None is a
+    step of 16 x 8 rows of 128 prompt and 128 completion tokens, of which one is counted. Cost: about a second.
     """
-    shape = shape or StepShape(prompts=1, group_size=1, prompt_tokens=128, max_new_tokens=128)
+    shape = shape or StepShape(prompt_tokens=128, max_new_tokens=128, rows_per_pass=1)
     sizes = np.array(find_stack(model).sizes(), dtype=float)
     outside = sum(p.numel() for p in model.parameters()) - sizes.sum()
     try:
