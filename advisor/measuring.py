@@ -31,7 +31,6 @@ from probes.memory import Memory
 from probes.policy import Policy
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig, collect_rollouts
-from probes.stack import find_stack
 from probes.tasks import Task, load_task, reload_task
 from probes.training.in_place import check_layers, trained_parameters
 from probes.training.state import TrainingState, setting_of
@@ -64,11 +63,7 @@ def measure_arms(
     found afterwards.
     """
     progress = progress or Progress()
-    subject, task, split = begin_measuring(model, tokenizer, task, options, progress)
-    n_layers = len(find_stack(subject.skeleton))
-    for _, layers in arms_of(n_layers):
-        if layers is not None:
-            check_layers(layers, n_layers)  # before a folder is made
+    subject, task, split = begin_measuring(model, tokenizer, task, arms_of, options, progress)
     progress.plan(forecast_measuring(subject, subject.n_parameters, arms_of, options))
     identity = identity_of(kind, subject, task, options, asked or {})
     target = output_dir(identity) if callable(output_dir) else output_dir
@@ -88,6 +83,7 @@ def begin_measuring(
     model: str | PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
     task: Task | str | None,
+    arms_of: Callable[[int], Arms],
     options: MeasuringOptions,
     progress: Progress,
     weights: bool = True,
@@ -103,6 +99,9 @@ def begin_measuring(
         if subject.files is None:
             raise UsageError("A model in memory cannot be sent to workers: give it by name or folder, or workers=1.")
         reload_task(task.origin)  # raises where the task cannot travel
+    for _, layers in arms_of(subject.n_layers):
+        if layers:  # not all parameters, nor a pick that is not known yet
+            check_layers(layers, subject.n_layers)
     return subject, task, split
 
 
@@ -110,7 +109,7 @@ def forecast_measuring(
     subject: Subject, n_parameters: float, arms_of: Callable[[int], Arms], options: MeasuringOptions
 ) -> dict[str, float]:
     """Seconds by stage."""
-    arms = {layers for _, layers in arms_of(len(find_stack(subject.skeleton)))}
+    arms = {layers for _, layers in arms_of(subject.n_layers)}
     seconds = forecast_training(n_parameters, options.protocol, options.max_new_tokens, len(arms))
     if options.budget is not None:
         others = sum(seconds.values()) - seconds["train"]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from advisor.recommendation import Recommendation
 from advisor.survey import Options, Survey, survey
 from advisor.warming import Warmup
 from calibration.depth_prior import depth_prior
-from probes.errors import UsageError
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig
 from probes.table import varies
@@ -48,30 +46,20 @@ def recommend(
     `advisor calibrate` wrote, the folder or one of its files; None is the one that comes with the advisor. `layers` is
     how many layers the pick is to have. Raises `UsageError` for bad input, `RunError` where the run breaks.
     """
-    options = Options(
-        effort, decoding, sampling or SamplingConfig(), None, device, dtype, trust_remote_code, warmup, predictor
-    )
-    check_set(layers)
+    place = (device, dtype, trust_remote_code)
+    options = Options(effort, decoding, sampling or SamplingConfig(), None, *place, warmup, predictor, layers)
     find_predictor(effort, decoding, predictor)  # raises for one that does not fit, before anything slow
-    found = survey(model, tokenizer, task, options, output_dir, progress, partial(check_set, layers))
+    found = survey(model, tokenizer, task, options, output_dir, progress)
     with found.folder or nullcontext():
-        result = _conclude(found, layers)
+        result = _conclude(found)
         if found.folder is not None:
             result.report(found.folder.path)
     return result
 
 
-def check_set(n_picked: int, n_layers: int | None = None) -> None:
-    """Raise `UsageError` unless so many layers can be picked."""
-    if n_picked < 1:
-        raise UsageError(f"A set of {n_picked} layers is not allowed (--layers): it has at least 1.")
-    if n_layers is not None and n_picked > n_layers:
-        raise UsageError(f"A set of {n_picked} layers was asked for (--layers), but the policy has {n_layers}.")
-
-
-def _conclude(found: Survey, n_picked: int) -> Recommendation:
+def _conclude(found: Survey) -> Recommendation:
     options, table = found.options, found.table
-    check_set(n_picked, table.n_layers)
+    options.check_pick(table.n_layers)
     verdict = found.verdict or judge_table(table) or (found.race and judge_race(found.race))
     predicted = None
     if verdict is None:
@@ -104,7 +92,7 @@ def _conclude(found: Survey, n_picked: int) -> Recommendation:
         protocol=protocol,
         effort=options.effort,
         verdict=verdict,
-        pick=sorted(predicted.prediction.order[:n_picked]) if predicted else [],
+        pick=sorted(predicted.prediction.order[: options.n_picked]) if predicted else [],
         fallback=None if verdict.has_ranking else _fallback(verdict, baselines, options.decoding),
         baselines=baselines,
         reward=_reward_facts(found),

@@ -10,7 +10,6 @@ from advisor.forecast import NEW_TOKENS, PROMPT_TOKENS
 from advisor.measuring import Arms, OutputDir, begin_measuring, forecast_measuring
 from advisor.measuring import identity_of as measuring_identity
 from advisor.measuring_options import MeasuringOptions
-from advisor.pipeline import check_set
 from advisor.predicting import find_predictor
 from advisor.store import SCHEMA_VERSION, finished_in
 from advisor.subject import Subject
@@ -26,9 +25,7 @@ from probes.errors import RunError
 from probes.policy import resolve_device
 from probes.progress import Progress
 from probes.rollouts import SamplingConfig
-from probes.stack import find_stack
 from probes.tasks import Task
-from probes.training.in_place import check_layers
 from probes.training.state import TrainingState
 
 
@@ -89,7 +86,7 @@ def plan_survey(
     """
     subject, task = begin_survey(model, None, task, options, progress or Progress(), weights=False)
     facts = _model_facts(subject)
-    sampling, seconds = options.sampling, forecast_survey(facts["parameters"], facts["n_layers"], options)
+    sampling, seconds = options.sampling, forecast_survey(subject, facts["parameters"], options)
     does = ["measure " + ", ".join(p.name for p in options.chosen_probes()) + f" of {facts['n_layers']} layers"]
     completions = 0
     if task is not None:
@@ -125,11 +122,9 @@ def plan_recommendation(
     progress: Progress | None = None,
 ) -> Plan:
     """What `advisor.recommend` with these arguments would take (see `plan_survey`)."""
-    options = Options(effort, decoding, sampling, None, device, dtype, trust_remote_code, warmup, predictor)
+    options = Options(effort, decoding, sampling, None, device, dtype, trust_remote_code, warmup, predictor, layers)
     find_predictor(effort, decoding, predictor)
-    plan = plan_survey("recommend", model, task, options, output_dir, progress)
-    check_set(layers, plan.model["n_layers"])
-    return plan
+    return plan_survey("recommend", model, task, options, output_dir, progress)
 
 
 def plan_proof(
@@ -176,13 +171,11 @@ def plan_measuring(
 
     An arm of no layers stands for a pick that is not known yet.
     """
-    subject, task, split = begin_measuring(model, None, task, options, progress or Progress(), weights=False)
+    subject, task, split = begin_measuring(model, None, task, arms_of, options, progress or Progress(), weights=False)
     facts, protocol = _model_facts(subject), options.protocol
     arms = list(dict.fromkeys(layers for _, layers in arms_of(facts["n_layers"])))
     runs, training = count_runs(protocol, len(arms)), protocol.training
     per_run = training.steps * training.prompts_per_step * training.group_size
-    for layers in filter(None, arms):
-        check_layers(layers, facts["n_layers"])
     told = [{(): "the pick", None: "all parameters"}.get(layers) or arm_name(layers) for layers in arms]
     names = ", ".join(told) if len(arms) < 6 else f"{len(arms)} arms ({told[0]} to {told[-1]})"
     rates = ", ".join(f"{rate:g}" for rate in protocol.learning_rates)
@@ -233,7 +226,7 @@ def _model_facts(subject: Subject) -> dict[str, Any]:
     return {
         "name": subject.name,
         "class": type(skeleton).__name__,
-        "n_layers": len(find_stack(skeleton)),
+        "n_layers": subject.n_layers,
         "parameters": parameters,
         "to_be_fetched": not subject.files.has_weights,
     }

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from calibration.features import as_matrix, feature_names, features
-from calibration.predictor import SHIPPED, Prediction, Predictor
+from calibration.prediction import Prediction
+from calibration.predictor import SHIPPED, Predictor
 from calibration.race import Race
 from probes.errors import UsageError
 from probes.table import LayerTable

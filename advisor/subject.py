@@ -14,6 +14,7 @@ from probes.errors import UsageError
 from probes.policy import ModelFiles, Policy, check_dtype, find_files, load_policy, resolve_device
 from probes.progress import Progress
 from probes.skeleton import read_skeleton
+from probes.stack import find_stack
 
 
 class Subject:
@@ -64,6 +65,10 @@ class Subject:
     def skeleton(self) -> PreTrainedModel:
         """Every name and shape: the loaded model itself, or one made from its configuration without weights."""
         return self._policy.model if self._policy else read_skeleton(self.files, self.trust_remote_code)
+
+    @property
+    def n_layers(self) -> int:
+        return len(find_stack(self.skeleton))
 
     def policy(self, progress: Progress | None = None) -> Policy:
         """The policy, loaded when first asked for."""

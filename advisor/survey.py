@@ -31,7 +31,6 @@ from probes.progress import Progress
 from probes.registry import DECODINGS, EFFORTS, Probe, get_probe, list_probes
 from probes.rollouts import Rollouts, SamplingConfig, collect_rollouts
 from probes.scoring import measure_headroom
-from probes.stack import find_stack
 from probes.table import LayerTable
 from probes.tasks import Task, load_task
 from probes.training.in_place import trained_parameters
@@ -51,18 +50,28 @@ class Options:
     trust_remote_code: bool = False
     warmup: Warmup | None = None
     predictor: str | Path | None = None  # a folder of `advisor calibrate`, or one of its files; None is the shipped one
+    n_picked: int = 1  # layers of the pick
 
     def __post_init__(self) -> None:
         if self.effort == "warmup" and self.warmup is None:
             object.__setattr__(self, "warmup", Warmup())
         if self.effort not in EFFORTS:
             raise unknown_name("effort", self.effort, EFFORTS, "Pass one of these as --effort.")
+        if self.n_picked < 1:
+            raise UsageError(f"A set of {self.n_picked} layers is not allowed (--layers): it has at least 1.")
         if self.decoding not in DECODINGS:
             raise unknown_name("decoding", self.decoding, DECODINGS, "Pass one of these as --decoding.")
         if self.effort != "static" and self.sampling.groups < MIN_GROUPS:
             raise UsageError(
                 f"{self.sampling.groups} groups are too few: two halves of two take at least {MIN_GROUPS}. Raise "
                 "--groups."
+            )
+
+    def check_pick(self, n_layers: int) -> None:
+        """Raise `UsageError` unless so many layers can be picked of `n_layers`."""
+        if self.n_picked > n_layers:
+            raise UsageError(
+                f"A set of {self.n_picked} layers was asked for (--layers), but the policy has {n_layers}."
             )
 
     def chosen_probes(self) -> list[Probe]:
@@ -120,24 +129,17 @@ def survey(
     options: Options,
     output_dir: str | Path | Callable[[dict[str, Any]], Path] | None = None,
     progress: Progress | None = None,
-    check: Callable[[int], None] | None = None,
 ) -> Survey:
     """Measure the layers of `model` on `task`; cheap checks come before anything slow.
 
-    `check` is called with the number of layers as soon as that is known. `output_dir` may be a function of the run's
-    identity. Raises `UsageError` for bad input and `RunError` where the run breaks; a given model is as found
-    afterwards.
+    `output_dir` may be a function of the run's identity. Raises `UsageError` for bad input and `RunError` where the
+    run breaks; a given model is as found afterwards.
     """
     progress = progress or Progress()
     if n_processes() > 1:
         raise UsageError("Probes run in one process: start this without a launcher, then launch advisor verify --from.")
     subject, task = begin_survey(model, tokenizer, task, options, progress)
-    # The configuration of a GGUF file takes seconds to read: only where the forecast needs it.
-    slow = subject.is_gguf and options.effort != "warmup"
-    n_layers = None if slow else len(find_stack(subject.skeleton))
-    if check is not None and n_layers is not None:
-        check(n_layers)
-    progress.plan(forecast_survey(subject.n_parameters, n_layers, options))
+    progress.plan(forecast_survey(subject, subject.n_parameters, options))
     identity = identity_of(subject, task, options)
     target = output_dir(identity) if callable(output_dir) else output_dir
     folder = RunFolder(target, identity) if target is not None else None
@@ -164,14 +166,16 @@ def begin_survey(
     task = load_task(task, seed=options.sampling.seed) if isinstance(task, str | None) else task
     place = {"device": options.device, "dtype": options.dtype, "trust_remote_code": options.trust_remote_code}
     subject = Subject(model, tokenizer, **place, progress=progress, weights=weights)
+    if not subject.is_gguf:  # whose configuration takes seconds to read, and may be one that transformers cannot
+        options.check_pick(subject.n_layers)
     return subject, None if options.effort == "static" else task
 
 
-def forecast_survey(n_parameters: float, n_layers: int | None, options: Options) -> dict[str, float]:
+def forecast_survey(subject: Subject, n_parameters: float, options: Options) -> dict[str, float]:
     """Seconds by stage."""
     plan = forecast(n_parameters, options.effort, **vars(options.sampling))
     if options.effort == "warmup":
-        plan |= forecast_warmup(n_parameters, options.warmup, options.sampling.max_new_tokens, n_layers)
+        plan |= forecast_warmup(n_parameters, options.warmup, options.sampling.max_new_tokens, subject.n_layers)
     return plan
 
 

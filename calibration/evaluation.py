@@ -35,7 +35,9 @@ from calibration.corpus.records import SMALL_POLICIES, Pair, chosen_on, load_cor
 from calibration.corpus.replay import replay_race
 from calibration.examples import Example, make_examples, published_examples
 from calibration.features import POSITION, feature_names
-from calibration.predictor import Prediction, Predictor, choose_candidate
+from calibration.fitting import choose_candidate
+from calibration.prediction import Prediction
+from calibration.predictor import Predictor
 from calibration.race import CALIBRATED, HALVED_RACE
 from calibration.reliability import split_half
 from probes.registry import DECODINGS, EFFORTS

@@ -210,7 +210,7 @@ class Family:
             half = _spread_of_one_more([(one.profile.member, one.found - one.expected) for one in self.trials])
             low, high = contribution - half, contribution + half
         zone = self.zone
-        held = [k for k in range(n_layers) if zone and inside(zone.start, k / max(1, n_layers - 1))]
+        held = zone.layers(n_layers) if zone else []
         rule = "family"
         if self.verdict.kind != "transfers":
             rule = next((name for name in self.rules if name not in ("zone", "random")), "family")

@@ -11,7 +11,6 @@ import hashlib
 import json
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,68 +21,12 @@ from calibration.candidates import CANDIDATES, USED
 from calibration.contribution import LEVEL
 from calibration.examples import Example
 from calibration.features import POSITION
+from calibration.prediction import Prediction
 from calibration.race import ANSWERS, CALIBRATED, EXPECTED, Race
 from probes.errors import UsageError
 
 SCHEMA_VERSION = 1
 DRAWS = 200
-_MIN_FAMILIES = 3
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is predicted of the layers of one policy, each (L,).
-
-    ``advantage`` is the contribution over that of the policy's mean layer, with the ends of its 90 % interval;
-    ``level`` the mean layer's expected contribution, give or take ``level_half``; ``p_best`` and ``p_top3`` chances
-    that a sweep would find a layer best, or among its best three. ``unlike`` says what of the policy the corpus has not
-    seen the like of; each such thing has widened the intervals. ``idle`` are layers whose warm-ups brought nothing,
-    ``costs`` what a step of training each layer alone takes (None: the later, the cheaper).
-    """
-
-    advantage: np.ndarray
-    advantage_low: np.ndarray
-    advantage_high: np.ndarray
-    level: float
-    level_half: float
-    p_best: np.ndarray
-    p_top3: np.ndarray
-    unlike: list[str] = field(default_factory=list)
-    idle: frozenset[int] = frozenset()
-    costs: np.ndarray | None = None
-
-    @property
-    def contribution(self) -> np.ndarray:
-        """Expected C, (L,)."""
-        return self.level + self.advantage
-
-    @property
-    def low(self) -> np.ndarray:
-        """Lower end of the 90 % interval of C, (L,): that of the advantage and that of the level together."""
-        return self.contribution - np.hypot(self.advantage - self.advantage_low, self.level_half)
-
-    @property
-    def high(self) -> np.ndarray:
-        """Upper end, (L,)."""
-        return self.contribution + np.hypot(self.advantage_high - self.advantage, self.level_half)
-
-    def rank(self, k: int) -> int:
-        """1 for the best layer."""
-        return self.order.index(k) + 1
-
-    @property
-    def placed(self) -> np.ndarray:
-        """A score of every layer, (L,), larger for an earlier place in `order`."""
-        return -np.argsort(self.order).astype(float)
-
-    @property
-    def order(self) -> list[int]:
-        """Layers, best first, idle ones last; of those equal to three decimals the cheaper one, then the later."""
-        costs = np.zeros(len(self.advantage)) if self.costs is None else self.costs
-        return sorted(
-            range(len(self.advantage)),
-            key=lambda k: (k in self.idle, -round(float(self.advantage[k]), 3), float(costs[k]), -k),
-        )
 
 
 SHIPPED = Path(__file__).parent / "predictors"
@@ -346,36 +289,6 @@ def as_rows(examples: Sequence[Example], targets: Sequence[np.ndarray] | None = 
 def with_sweep(x: np.ndarray, number: int) -> np.ndarray:
     """Features with the sweep's number in front."""
     return np.column_stack([np.full(len(x), number), x])
-
-
-def choose_candidate(examples: Sequence[Example]) -> tuple[str, dict[str, float]]:
-    """The simplest candidate within noise of the best, and every candidate's error, by leaving a family out.
-
-    The error is the mean squared error of advantages, each sweep weighing the same; the noise is the standard error of
-    the paired difference to the best over families. Raises `UsageError` with fewer than three families.
-    """
-    families = sorted({example.family for example in examples})
-    if len(families) < _MIN_FAMILIES:
-        raise UsageError(
-            f"The sweeps are of {len(families)} model families ({', '.join(families)}), at least {_MIN_FAMILIES} are "
-            "needed to judge predictions on families that were left out: add sweeps of others."
-        )
-    errors: dict[str, np.ndarray] = {}
-    for name in CANDIDATES:
-        by_family = []
-        for family in families:
-            model = fit(name, [e for e in examples if e.family != family])
-            own = [e for e in examples if e.family == family]
-            said = [model.predict(with_sweep(e.x, -1)) for e in own]
-            squares = [np.mean((e.advantage - (s - s.mean())) ** 2) for e, s in zip(own, said, strict=True)]
-            by_family.append(np.mean(squares))
-        errors[name] = np.array(by_family)
-    best = min(errors, key=lambda name: errors[name].mean())
-    for name in CANDIDATES:
-        worse = errors[name] - errors[best]
-        if worse.mean() <= worse.std(ddof=1) / len(worse) ** 0.5:
-            break
-    return name, {name: float(values.mean()) for name, values in errors.items()}
 
 
 def _listed(steps: Sequence[int]) -> str:

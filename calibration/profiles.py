@@ -17,6 +17,7 @@ from calibration.corpus.records import SMALL_POLICIES, Pair, load_pair, pair_fil
 from calibration.depth_prior import published_sweeps
 from calibration.examples import SURE_SHARE
 from calibration.runs import FULL
+from probes.depth import depth_of
 from probes.errors import UsageError, unknown_name
 
 PUBLISHED = "arXiv 2607.01232"
@@ -66,7 +67,7 @@ class Profile:
     @property
     def depths(self) -> np.ndarray:
         """Relative depths of `layers`, (n,)."""
-        return np.array(self.layers) / max(1, self.n_layers - 1)
+        return depth_of(np.array(self.layers), self.n_layers)
 
     @property
     def contributions(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from calibration.agreement import depth_residual, expected_regret, kendall, spea
 from calibration.contribution import LEVEL
 from calibration.over_members import MemberMean, mean_over_members
 from calibration.profiles import Profile
+from probes.depth import depth_of
 
 FEWEST_POINTS = 4  # below, a rank correlation has five values at most
 _FEWEST_WITHOUT_DEPTH = 6  # a quadratic takes three
@@ -101,7 +102,7 @@ def shared_positions(a: Profile, b: Profile) -> tuple[np.ndarray, np.ndarray]:
     short, long = (a, b) if a.n_layers <= b.n_layers else (b, a)
     pairs = []
     for k in short.layers:
-        other = long.values.get(k) if a.n_layers == b.n_layers else long.at(k / max(1, short.n_layers - 1))
+        other = long.values.get(k) if a.n_layers == b.n_layers else long.at(depth_of(k, short.n_layers))
         if other is not None:
             pairs.append((short.values[k], other))
     x, y = np.array(pairs, dtype=float).reshape(-1, 2).T
@@ -141,12 +142,12 @@ def regret_at(profile: Profile, layer: int) -> float:
 
 def middle_layer(profile: Profile) -> int:
     """The measured layer nearest to the middle one by position, L // 2."""
-    return profile.nearest((profile.n_layers // 2) / max(1, profile.n_layers - 1))
+    return profile.nearest(depth_of(profile.n_layers // 2, profile.n_layers))
 
 
 def transfer_of(source: Profile, target: Profile) -> Transfer:
     """What the best layer of `source` loses on `target`."""
-    layer = target.nearest(source.best / max(1, source.n_layers - 1))
+    layer = target.nearest(depth_of(source.best, source.n_layers))
     middle, chance = regret_at(target, middle_layer(target)), expected_regret(target.contributions)
     return Transfer(source, target, relation_of(source, target), layer, regret_at(target, layer), middle, chance)
 

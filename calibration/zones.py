@@ -8,6 +8,7 @@ import numpy as np
 from calibration.contribution import LEVEL
 from calibration.over_members import FEWEST, MemberMean, draw_members, mean_over_members
 from calibration.profiles import Profile
+from probes.depth import depth_of
 
 ZONE_WIDTH = 1 / 3  # of relative depth
 _STARTS = np.linspace(0, 1 - ZONE_WIDTH, 17)
@@ -29,8 +30,9 @@ class Zone:
     advantage: MemberMean
     left_out: MemberMean | None
 
-    def holds(self, profile: Profile, layer: int) -> bool:
-        return inside(self.start, layer / max(1, profile.n_layers - 1))
+    def layers(self, n_layers: int) -> list[int]:
+        """The layers of a stack of so many that lie in it."""
+        return [k for k in range(n_layers) if inside(self.start, depth_of(k, n_layers))]
 
 
 def inside(start: float, depth: float) -> bool:

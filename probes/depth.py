@@ -20,4 +20,9 @@ def measure_depth(measurement: Measurement) -> dict[str, np.ndarray]:
 
 def relative_depth(n_layers: int) -> np.ndarray:
     """(L,) positions from 0 (first layer) to 1 (last)."""
-    return np.arange(n_layers) / max(1, n_layers - 1)
+    return depth_of(np.arange(n_layers), n_layers)
+
+
+def depth_of(layers: int | np.ndarray, n_layers: int) -> float | np.ndarray:
+    """Position of a layer, or of each of `layers`, from 0 (first) to 1 (last); 0 for a single layer."""
+    return layers / max(1, n_layers - 1)

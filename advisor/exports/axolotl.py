@@ -25,12 +25,7 @@ def write(order: Order) -> Written:
         content["lora_target_modules"] = list(pick.linear)
     content |= {
         "rl": "grpo",
-        "trl": {
-            "num_generations": m.group_size,
-            "max_completion_length": m.max_new_tokens,
-            "temperature": m.temperature,
-            "beta": 0.0,
-        },
+        "trl": order.sampling_settings,
     }
     if m.rows is not None:
         content["trl"]["reward_funcs"] = ["axolotl_reward.reward"]

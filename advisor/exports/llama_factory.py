@@ -5,6 +5,7 @@ import re
 
 import yaml
 
+from advisor.exports.material import as_text
 from advisor.exports.pick import Pick
 from advisor.exports.target import FULL, LORA, Order, Written
 
@@ -35,18 +36,13 @@ def write(order: Order) -> Written:
         "template": "default",
         "dataset_dir": ".",
         "dataset": "advisor",
-        "per_device_train_batch_size": m.group_size,
-        "gradient_accumulation_steps": m.prompts_per_step,
-        "max_steps": m.steps,
-        "learning_rate": m.rate,
-        "lr_scheduler_type": "constant",
-        "output_dir": "trained",
+        **order.run_settings,
     }
     files = {"llama_factory.yaml": order.header + yaml.safe_dump(content, sort_keys=False, width=10_000)}
     notes = [_NO_RL, "Put the name of your model's chat template for 'template: default'."]
     rows = [row for row in m.rows or [] if isinstance(row.get("answer"), str)]
     if rows:
-        pairs = [{"prompt": _text(row["prompt"]), "response": row["answer"]} for row in rows]
+        pairs = [{"prompt": as_text(row["prompt"]), "response": row["answer"]} for row in rows]
         columns = {"prompt": "prompt", "response": "response"}
         about = {"advisor": {"file_name": "train.json", "columns": columns}}
         files |= {"train.json": json.dumps(pairs, indent=1, ensure_ascii=False) + "\n"}
@@ -54,10 +50,6 @@ def write(order: Order) -> Written:
     else:
         notes.append("There are no answers to fine-tune on: put your own data set's name for 'dataset: advisor'.")
     return Written(files, "llamafactory-cli train llama_factory.yaml", notes)
-
-
-def _text(prompt) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
 
 
 def _block(pick: Pick) -> int | None:

@@ -90,6 +90,11 @@ def as_messages(prompt: Any) -> list[dict]:
     return prompt if is_chat(prompt) else [{"role": "user", "content": prompt}]
 
 
+def as_text(prompt: Any) -> str:
+    """A prompt as the text that a policy without chat template sees."""
+    return "\n".join(message["content"] for message in prompt) if is_chat(prompt) else prompt
+
+
 def _model_name(name: str) -> tuple[str, list[str]]:
     path = Path(name).expanduser()
     if name == packaged.NAME:
@@ -119,13 +124,9 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
-def _as_text(prompt: Any) -> str:
-    return "\n".join(message["content"] for message in prompt) if is_chat(prompt) else prompt
-
-
 def _plain(row: Row, columns: Sequence[str], nested: Sequence[str], as_chat: bool) -> Row:
     """The row with every column, None where it has none, as the reward receives it from a file."""
-    prompt = as_messages(row["prompt"]) if as_chat else _as_text(row["prompt"])
+    prompt = as_messages(row["prompt"]) if as_chat else as_text(row["prompt"])
     return {"prompt": prompt} | {
         k: json.dumps(row.get(k), ensure_ascii=False) if k in nested else row.get(k) for k in columns
     }

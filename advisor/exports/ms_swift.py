@@ -27,18 +27,7 @@ def write(order: Order) -> Written:
         options["target_regex"] = pick.linear_regex
     if m.rows is not None:
         options |= {"dataset": "train.jsonl", "external_plugins": "plugin.py", "reward_funcs": "advisor_reward"}
-    options |= {
-        "num_generations": m.group_size,
-        "max_completion_length": m.max_new_tokens,
-        "temperature": m.temperature,
-        "beta": 0.0,
-        "per_device_train_batch_size": m.group_size,
-        "gradient_accumulation_steps": m.prompts_per_step,
-        "max_steps": m.steps,
-        "learning_rate": m.rate,
-        "lr_scheduler_type": "constant",
-        "output_dir": "trained",
-    }
+    options |= {**order.sampling_settings, **order.run_settings}
     told = " \\\n  ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items())
     mine = "" if m.rows is not None else "# --dataset, --external_plugins and --reward_funcs are yours to add\n"
     files = {"train.sh": f"{order.header}{mine}swift rlhf \\\n  {told}\n"}

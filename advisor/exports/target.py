@@ -1,6 +1,7 @@
 """What an exporter is given and what it gives; each framework's module has ``CHECKED_WITH``, ``ways`` and ``write``."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from advisor.exports.material import Material, jsonl
 from advisor.exports.pick import Pick
@@ -27,6 +28,26 @@ class Order:
     def alpha(self) -> int:
         """LoRA's scale, as `advisor.freezing.lora_config` has it."""
         return 2 * self.rank
+
+    @property
+    def run_settings(self) -> dict[str, Any]:
+        """Batch, length and rate of the run under the names of transformers' TrainingArguments."""
+        m = self.material
+        return {
+            "per_device_train_batch_size": m.group_size,
+            "gradient_accumulation_steps": m.prompts_per_step,
+            "max_steps": m.steps,
+            "learning_rate": m.rate,
+            "lr_scheduler_type": "constant",
+            "output_dir": "trained",
+        }
+
+    @property
+    def sampling_settings(self) -> dict[str, Any]:
+        """How completions are drawn, under the names of TRL's GRPOConfig; no reference policy."""
+        m = self.material
+        names = {"num_generations": m.group_size, "max_completion_length": m.max_new_tokens}
+        return {**names, "temperature": m.temperature, "beta": 0.0}
 
     def data_files(self) -> dict[str, str]:
         """The prompts and the reward as most targets take them; nothing where there are none."""

@@ -1,5 +1,7 @@
 """TRL: a Python script that trains the layers' weights or LoRA matrices, and YAML for ``trl grpo`` (LoRA alone)."""
 
+from dataclasses import replace
+
 import yaml
 
 from advisor.exports.pick import Pick
@@ -15,64 +17,53 @@ def ways(pick: Pick) -> tuple[str, ...]:
 
 def write(order: Order) -> Written:
     """``train.py``, ``trl.yaml`` (always LoRA, since the command knows no other way), the data and the reward."""
-    files = {"train.py": script(order, _LOAD, _AFTER), "trl.yaml": _yaml(order), **order.data_files()}
+    names = order.pick.linear
+    lora = _LORA.format(rank=order.rank, alpha=order.alpha, modules=list(names))
+    text = script(
+        order,
+        imports="from transformers import AutoModelForCausalLM, AutoTokenizer",
+        load=_LOAD,
+        train=lora if order.way == LORA else freezing(order) + _AFTER,
+        trainer="peft_config=peft_config" if order.way == LORA else "",
+    )
     notes = [
         "trl.yaml trains LoRA, the one way in which the command trl grpo can be told layers.",
         "On a machine without a GPU: trl grpo --config trl.yaml --use_cpu true --bf16 false.",
     ]
+    files = {"train.py": text, "trl.yaml": _yaml(order), **order.data_files()}
     return Written(files, "python train.py, or for LoRA: trl grpo --config trl.yaml", notes)
 
 
-def script(order: Order, load: str, after: str = "") -> str:
-    """A training script; `load` makes ``model`` and ``tokenizer`` from ``MODEL``, `after` follows the freezing."""
-    m = order.material
-    train, peft = (_LORA, "peft_config=peft_config, ") if order.way == LORA else (_FREEZE, "")
-    config = "".join(f"    {name}={value!r},\n" for name, value in _settings(order).items())
-    return "\n".join(
-        [
-            f'"""{order.pick.says(order.way, order.rank)}; checked with {order.checked_with}."""',
-            "",
-            _IMPORTS.strip(),
-            "" if m.rows is None else "from reward import reward",
-            "",
-            f"MODEL = {m.model!r}",
-            load.strip(),
-            train.format(
-                pattern=order.pick.parameter_regex,
-                n=order.pick.n_parameters,
-                rank=order.rank,
-                alpha=order.alpha,
-                modules=list(order.pick.linear),
-                after=after,
-            ).strip(),
-            _DATA.strip() if m.rows is not None else _NO_DATA.strip(),
-            f"args = GRPOConfig(\n{config}{_PLACE})",
-            f"trainer = GRPOTrainer(model, reward, args, train_dataset, processing_class=tokenizer, {peft})".replace(
-                ", )", ")"
-            ),
-            "trainer.train()",
-            'trainer.save_model("trained")',
-            "",
-        ]
-    )
+def script(order: Order, imports: str, load: str, train: str, trainer: str = "") -> str:
+    """A script for TRL's GRPOTrainer.
+
+    `load`, with its `imports`, makes ``model`` and ``tokenizer`` from ``MODEL``, `train` chooses what is trained, and
+    `trainer` is a further argument of the trainer.
+    """
+    has_data = order.material.rows is not None
+    settings = {**_settings(order), **_PLACE}
+    parts = [
+        f'"""{order.pick.says(order.way, order.rank)}; checked with {order.checked_with}."""\n',
+        imports + "\n\n" + _IMPORTS + ("from reward import reward\n" if has_data else ""),
+        f"MODEL = {order.material.model!r}",
+        load + train + (_DATA if has_data else _NO_DATA),
+        "args = GRPOConfig(\n" + "".join(f"    {name}={value},\n" for name, value in settings.items()) + ")",
+        f"trainer = GRPOTrainer({', '.join(filter(None, [_GIVEN, trainer]))})",
+        "trainer.train()",
+        'trainer.save_model("trained")',
+    ]
+    return "\n".join(parts) + "\n"
 
 
-def _settings(order: Order) -> dict:
-    m = order.material
-    return {
-        "output_dir": "trained",
-        "num_generations": m.group_size,
-        "per_device_train_batch_size": m.group_size,
-        "gradient_accumulation_steps": m.prompts_per_step,
-        "max_completion_length": m.max_new_tokens,
-        "temperature": m.temperature,
-        "learning_rate": m.rate,
-        "lr_scheduler_type": "constant",
-        "max_steps": m.steps,
-        "beta": 0.0,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        "report_to": "none",
-    }
+def freezing(order: Order) -> str:
+    """Lines that leave exactly the layers' weights to be trained, and check how many numbers that is."""
+    return _FREEZE.format(pattern=order.pick.parameter_regex, n=order.pick.n_parameters)
+
+
+def _settings(order: Order) -> dict[str, str]:
+    """GRPOConfig's fields as source text."""
+    told = {**order.sampling_settings, **order.run_settings, **_CONFIG}
+    return {name: repr(value) for name, value in told.items()}
 
 
 def _yaml(order: Order) -> str:
@@ -83,39 +74,41 @@ def _yaml(order: Order) -> str:
         "lora_r": order.rank,
         "lora_alpha": order.alpha,
         "lora_target_modules": [order.pick.linear_regex],  # exactly one element is taken as a pattern
-        **_settings(order),
+        **order.sampling_settings,
+        **order.run_settings,
+        **_CONFIG,
     }
     if m.rows is not None:
         content |= {"datasets": [{"path": "json", "data_files": "train.jsonl"}], "reward_funcs": ["reward.reward"]}
-    says = order.pick.says(LORA, order.rank)
-    head = f"# {says}\n# Checked with {order.checked_with}\n"
+    head = replace(order, way=LORA).header
     missing = "" if m.rows is not None else "# datasets: and reward_funcs: are yours to fill in\n"
     return head + yaml.safe_dump(content, sort_keys=False, width=10_000) + missing
 
 
-_PLACE = """    use_cpu=not torch.accelerator.is_available(),
-    bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-"""
-_IMPORTS = """
-import re
+_GIVEN = "model, reward, args, train_dataset, processing_class=tokenizer"
+_CONFIG = {"gradient_checkpointing_kwargs": {"use_reentrant": False}, "report_to": "none"}
+_PLACE = {
+    "use_cpu": "not torch.accelerator.is_available()",
+    "bf16": "torch.cuda.is_available() and torch.cuda.is_bf16_supported()",
+}
+_IMPORTS = """import re
 
 import torch
 from datasets import load_dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 """
-_LOAD = """
+_LOAD = """\
 model = AutoModelForCausalLM.from_pretrained(MODEL)
 tokenizer = AutoTokenizer.from_pretrained(MODEL)
 """
-_FREEZE = """
+_FREEZE = """\
 TRAINED = re.compile(r"{pattern}")
 for name, parameter in model.named_parameters():
     parameter.requires_grad_(bool(TRAINED.match(name)))
 n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
 assert n_trained == {n}, f"{{n_trained}} parameters would be trained, not {n}: is this another model?"
-{after}"""
-_AFTER = """
+"""
+_AFTER = """\
 # Gradient checkpointing asks for gradients of the embeddings, which sends the backward pass through every frozen layer.
 model.enable_input_require_grads = lambda: None
 # Steps of RL are smaller than bfloat16 resolves, so the trained weights are float32, as when the layers were judged.
@@ -123,15 +116,15 @@ for parameter in model.parameters():
     if parameter.requires_grad:
         parameter.data = parameter.data.float()
 """
-_LORA = """
+_LORA = """\
 from peft import LoraConfig
 
 peft_config = LoraConfig(r={rank}, lora_alpha={alpha}, task_type="CAUSAL_LM", target_modules={modules})
 """
-_DATA = """
+_DATA = """\
 train_dataset = load_dataset("json", data_files="train.jsonl", split="train")
 """
-_NO_DATA = """
+_NO_DATA = """\
 train_dataset = load_dataset("json", data_files="YOUR.jsonl", split="train")  # rows with "prompt" and other columns
 
 

@@ -4,7 +4,7 @@ import re
 
 from advisor.exports.pick import Pick
 from advisor.exports.target import FULL, LORA, Order, Written
-from advisor.exports.trl import script
+from advisor.exports.trl import freezing, script
 
 CHECKED_WITH = (
     "the arguments of unsloth 2026.10.9, and PEFT 0.21.2 for LoRA; unsloth itself needs a GPU and was not run"
@@ -22,23 +22,22 @@ def write(order: Order) -> Written:
 
     Its gradient checkpointing needs the gradient of the embeddings, which the script therefore leaves asked for.
     """
-    load = _LOAD.format(full=order.way == FULL)
-    if order.way == LORA:
-        layers, names = list(order.pick.layers), order.pick.last_names
-        load += _LORA.format(rank=order.rank, alpha=order.alpha, names=names, layers=layers)
-    text = script(order, load)
-    if order.way == LORA:  # the adapters are in the model already
-        start, end = text.index("from peft import"), text.index("train_dataset =")
-        text = (text[:start] + text[end:]).replace("peft_config=peft_config, ", "")
-    text = text.replace("import re\n", "import re\n\nfrom unsloth import FastLanguageModel  # before transformers\n", 1)
-    text = text.replace("from transformers import AutoModelForCausalLM, AutoTokenizer\n", "")
+    pick = order.pick
+    lora = _LORA.format(rank=order.rank, alpha=order.alpha, names=pick.last_names, layers=list(pick.layers))
+    text = script(
+        order,
+        imports="from unsloth import FastLanguageModel  # before transformers",
+        load=_LOAD.format(full=order.way == FULL),
+        train=freezing(order) if order.way == FULL else lora,
+    )
     return Written({"train.py": text, **order.data_files()}, "python train.py")
 
 
-_LOAD = """
+_LOAD = """\
 model, tokenizer = FastLanguageModel.from_pretrained(MODEL, full_finetuning={full}, load_in_4bit=False)
 """
-_LORA = """model = FastLanguageModel.get_peft_model(
+_LORA = """\
+model = FastLanguageModel.get_peft_model(
     model, r={rank}, lora_alpha={alpha}, target_modules={names}, layers_to_transform={layers}
 )
 """

@@ -61,7 +61,7 @@ def _row(report: "FamilyReport", letter: str, p: "Profile", top: float, wide: fl
     at = p.best * width
     frame = f'x="{at + 1.5:.1f}" y="{y + 1}" width="{width - 3:.1f}" height="{_CELL - 2}"'
     parts.append(f'<rect {frame} fill="none" stroke="var(--ink)" stroke-width="2"/>')
-    held = [k for k in range(p.n_layers) if report.family.zone and report.family.zone.holds(p, k)]
+    held = report.family.zone.layers(p.n_layers) if report.family.zone else []
     if held:
         x, end = held[0] * width + 2, (held[-1] + 1) * width - 2
         line = f'x1="{x:.1f}" x2="{end:.1f}" y1="{y + _CELL + 2}" y2="{y + _CELL + 2}"'

@@ -22,6 +22,7 @@ from advisor.reports.family import (
     zone_line,
 )
 from calibration.families import told
+from probes.depth import depth_of
 
 if TYPE_CHECKING:
     from advisor.family import FamilyReport
@@ -83,7 +84,7 @@ def _heat_cells(p: "Profile") -> list[str]:
         held = [k for k, b in zip(p.layers, bins, strict=True) if b == i]
         if not held:
             nearest = p.nearest((i + 0.5) / _BINS)
-            near = abs(nearest / max(1, p.n_layers - 1) - (i + 0.5) / _BINS) <= 0.5 / max(1, p.n_layers - 1)
+            near = abs(depth_of(nearest, p.n_layers) - (i + 0.5) / _BINS) <= 0.5 * depth_of(1, p.n_layers)
             held = [nearest] if near else []
         if not held:
             cells.append("·    ")

@@ -66,9 +66,9 @@ class Bench:
 
     @property
     def bytes(self) -> float:
-        """Memory that timing takes, roughly: weights, gradients in two types, and as much again for activations."""
+        """Memory that timing takes, roughly: weights, the update's four numbers in float32, and half as much again."""
         sampling = self.sampling_layers * self.layer_bytes + self.outside_bytes
-        training = (self.training_layers * self.layer_bytes + self.outside_bytes) * (2 + 4 / self.dtype.itemsize)
+        training = (self.training_layers * self.layer_bytes + self.outside_bytes) * (1 + 16 / self.dtype.itemsize)
         return 1.5 * max(sampling, training)
 
     def stub(self, n_layers: int) -> Stub:

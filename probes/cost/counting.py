@@ -7,7 +7,7 @@ its floating-point operations are counted, and every buffer it makes is on the b
 import inspect
 import weakref
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -93,8 +93,10 @@ def count_pass(model: PreTrainedModel, arm: Arm, shape: StepShape, optimizer: st
     plain: gradients in the weights' own type, no state. Cost: a pass on fake tensors, about a second for 30 layers.
     """
     stack = find_stack(model)
-    with set_up(model, arm) as trained:
+    with set_up(model, arm) as trained, ExitStack() as closing:
         update = MasterAdamW(trained, TrainingConfig()) if optimizer == "adamw" else None
+        if update:
+            closing.callback(update.close)
         masters = update.masters if update else trained
         policy = Policy("", model, None, stack)
         saving = checkpointed(policy, arm.layer or 0) if shape.gradient_checkpointing else nullcontext()
@@ -110,7 +112,7 @@ def count_pass(model: PreTrainedModel, arm: Arm, shape: StepShape, optimizer: st
             log_probs.sum().backward()
         numbers = sum(p.numel() for p in trained)
         copies = sum(m.numel() * 4 for m, p in zip(masters, trained, strict=True) if m is not p)
-        found = PassCount(
+        return PassCount(
             trainable=numbers,
             forward_flops=forward,
             backward_flops=bill.flops - forward,
@@ -119,9 +121,6 @@ def count_pass(model: PreTrainedModel, arm: Arm, shape: StepShape, optimizer: st
             gradients=sum(m.numel() * m.element_size() for m in masters),
             optimizer=copies + _MOMENTS * numbers if update else 0,
         )
-        if update:
-            update.close()
-    return found
 
 
 @torch.no_grad()

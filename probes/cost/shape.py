@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from probes.errors import UsageError
+from probes.training.config import TrainingConfig
 
-TOKENS_PER_PASS = 512  # completion tokens of a micro-batch where nothing else is asked for, as `TrainingConfig` has it
-SAMPLING_ROWS = 256  # completions sampled at once, likewise
+TOKENS_PER_PASS = TrainingConfig.tokens_per_pass  # completion tokens of a micro-batch where nothing else is asked for
+SAMPLING_ROWS = TrainingConfig.sampling_rows  # completions sampled at once
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ class Counted:
     def peak_bytes(self, arm: Arm) -> int:
         """Weights, the optimiser's state, and whichever of sampling and training takes more beside them."""
         count = self.arms[arm]
-        return self.weight_bytes + count.optimizer + max(self.sampling_bytes, count.peak)
+        matrices = 0 if arm.rank is None else 4 * count.trainable  # LoRA's own, in float32
+        return self.weight_bytes + matrices + count.optimizer + max(self.sampling_bytes, count.peak)
 
 
 @dataclass(frozen=True)

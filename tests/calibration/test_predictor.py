@@ -1,6 +1,5 @@
 import gzip
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +9,8 @@ from scipy.stats import spearmanr
 from calibration.candidates import CANDIDATES
 from calibration.examples import make_examples
 from calibration.features import feature_names
-from calibration.fitting import fit_predictors
-from calibration.predictor import SHIPPED, Prediction, Predictor, choose_candidate, fit, with_sweep
+from calibration.fitting import choose_candidate, fit_predictors
+from calibration.predictor import SHIPPED, Predictor, fit, with_sweep
 from calibration.race import ANSWERS, EXPECTED, Race, Rung
 from probes.errors import UsageError
 from probes.registry import DECODINGS, EFFORTS
@@ -189,11 +188,3 @@ def test_a_long_stack_gets_its_chances_layer_by_layer():
 def test_a_pair_without_a_known_gain_is_no_example():
     flat = make_pair("flat", np.full(4, 0.5), gain=0.005)
     assert make_examples([flat], "static", "greedy") == []
-
-
-def test_near_ties_go_to_the_cheaper_layer():
-    advantage = np.array([0.2, 0.1002, 0.1004, 0.1001, 0.3])
-    plain = Prediction(*[advantage] * 3, 0.0, 0.1, *[np.full(5, 0.2)] * 2)
-    assert plain.order == [4, 0, 3, 2, 1]  # the later, where nothing is known of costs
-    assert replace(plain, costs=np.array([0.9, 0.3, 0.5, 0.4, 0.9])).order == [4, 0, 1, 3, 2]
-    assert replace(plain, costs=np.array([0.9, 0.3, 0.3, 0.4, 0.9]), idle=frozenset([4])).order == [0, 2, 1, 3, 4]
