@@ -14,6 +14,21 @@ def words(*choices: str) -> Completer:
     return lambda _context, _parameter, begun: [word for word in choices if word.startswith(begun)]
 
 
+def one_of(flag: str, *choices: str, default: str, help: str) -> Callable:
+    """An option that takes one of some words: shown in --help and offered by the shell.
+
+    Others are refused where they are used, with the nearest word, since the library takes them too.
+    """
+    return click.option(
+        flag,
+        default=default,
+        show_default=True,
+        metavar="|".join(choices),
+        shell_complete=words(*choices),
+        help=help,
+    )
+
+
 def files(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """The shell's own completion of files."""
     return [CompletionItem(begun, type="file")]

@@ -2,7 +2,7 @@
 
 import click
 
-from advisor.cli.completion import folders, models, words
+from advisor.cli.completion import folders, models, one_of
 from advisor.cli.options import model_options, print_json
 from advisor.cli.training_options import parse_layers
 from probes.errors import UsageError
@@ -29,14 +29,7 @@ from probes.errors import UsageError
     help="Completions that go through backward at once [default: groups of 512 completion tokens].",
 )
 @click.option("--gradient-checkpointing/--no-gradient-checkpointing", default=False, help="Keep only layers' inputs.")
-@click.option(
-    "--optimizer",
-    default="adamw",
-    show_default=True,
-    metavar="adamw|sgd",
-    shell_complete=words("adamw", "sgd"),
-    help="adamw with float32 state, or plain sgd.",
-)
+@one_of("--optimizer", "adamw", "sgd", default="adamw", help="adamw with float32 state, or plain sgd.")
 @click.option("--rank", default=16, show_default=True, help="Rank of LoRA on the first of the layers.")
 @click.option("--lora/--no-lora", default=True, help="Show LoRA too [default: yes].")
 @click.option("--steps", type=int, help="Steps of the whole run: adds its time.")

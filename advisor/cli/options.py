@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from advisor.cli.completion import files, folders, rewards, task_names, words
+from advisor.cli.completion import files, folders, one_of, rewards, task_names, words
 from advisor.cli.settings import general_options
 from probes.errors import UsageError
 
@@ -43,23 +43,22 @@ def task_options(function: Callable) -> Callable:
             shell_complete=rewards,
             help="exact, number, or FILE.py:function with TRL's signature.",
         ),
-        click.option(
+        one_of(
             "--decoding",
+            "greedy",
+            "sampled",
             default="greedy",
-            show_default=True,
-            metavar="greedy|sampled",
-            shell_complete=words("greedy", "sampled"),
             help="How the trained policy will be scored; it changes which layers are good.",
         ),
         click.option("--group-size", default=8, show_default=True, help="Completions sampled for each prompt."),
         click.option("--temperature", default=1.0, show_default=True, help="Sampling temperature of the rollouts."),
         click.option("--max-new-tokens", type=int, help="Longest completion [default: what the first rollouts need]."),
-        click.option(
+        one_of(
             "--prompt-style",
+            "auto",
+            "chat",
+            "plain",
             default="auto",
-            show_default=True,
-            metavar="auto|chat|plain",
-            shell_complete=words("auto", "chat", "plain"),
             help="auto: the chat template where the tokenizer has one.",
         ),
         click.option("--seed", default=0, show_default=True, help="Seed of prompts and sampling."),
@@ -70,14 +69,7 @@ def probing_options(function: Callable) -> Callable:
     """How much is measured without training."""
     return _all(
         function,
-        click.option(
-            "--effort",
-            default="probe",
-            show_default=True,
-            metavar="static|probe|warmup",
-            shell_complete=words("static", "probe", "warmup"),
-            help="How much to measure.",
-        ),
+        one_of("--effort", "static", "probe", "warmup", default="probe", help="How much to measure."),
         click.option("--groups", default=32, show_default=True, help="Prompt groups with reward spread to collect."),
         click.option("--max-prompts", default=128, show_default=True, help="Stop drawing prompts here."),
     )
@@ -94,12 +86,13 @@ def model_options(function: Callable) -> Callable:
             shell_complete=words("auto", "cpu", "cuda"),
             help="auto, cpu, cuda, cuda:1, ...",
         ),
-        click.option(
+        one_of(
             "--dtype",
+            "auto",
+            "float32",
+            "bfloat16",
+            "float16",
             default="auto",
-            show_default=True,
-            metavar="auto|float32|bfloat16|float16",
-            shell_complete=words("auto", "float32", "bfloat16", "float16"),
             help="Weights in memory; auto keeps the checkpoint's.",
         ),
         click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),

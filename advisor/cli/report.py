@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from advisor.cli.completion import folders, models, words
+from advisor.cli.completion import folders, models, one_of
 from advisor.cli.options import print_json
 from advisor.cli.settings import general_options, hint
 from probes.errors import UsageError
@@ -33,14 +33,7 @@ def _family_names(_context: click.Context, _parameter: click.Parameter, begun: s
     help="Sweeps of a model family that come with the advisor; all: every family.",
 )
 @click.option("--published", is_flag=True, help="The sweeps of arXiv 2607.01232.")
-@click.option(
-    "--decoding",
-    default="greedy",
-    show_default=True,
-    metavar="greedy|sampled",
-    shell_complete=words("greedy", "sampled"),
-    help="Which scores a family report compares.",
-)
+@one_of("--decoding", "greedy", "sampled", default="greedy", help="Which scores a family report compares.")
 @click.option(
     "--for", "advised", metavar="MODEL", shell_complete=models, help="Recommend a layer of this member, not measured."
 )

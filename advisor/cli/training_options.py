@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from advisor.cli.completion import words
+from advisor.cli.completion import one_of
 from advisor.cli.options import parse_pairs, print_json
 from advisor.cli.settings import hint
 from advisor.processes import is_first
@@ -33,14 +33,7 @@ def training_options(function: Callable) -> Callable:
             metavar="A,B,...",
             help="Rates tried; each arm takes the one that scores best on validation prompts.",
         ),
-        click.option(
-            "--algorithm",
-            default="grpo",
-            show_default=True,
-            metavar="grpo|dr_grpo",
-            shell_complete=words("grpo", "dr_grpo"),
-            help="The RL algorithm.",
-        ),
+        one_of("--algorithm", "grpo", "dr_grpo", default="grpo", help="The RL algorithm."),
         click.option("--prompts-per-step", default=16, show_default=True, help="Prompts of one step."),
         click.option("--kl", default=0.0, show_default=True, help="Weight of the divergence from the base policy."),
         click.option(
@@ -64,23 +57,15 @@ def training_options(function: Callable) -> Callable:
             show_default=True,
             help="Widest 90 % interval of a score that the held-out prompts may give (rewards from 0 to 1).",
         ),
-        click.option(
+        one_of(
             "--reference",
+            "full",
+            "none",
             default="full",
-            show_default=True,
-            metavar="full|none",
-            shell_complete=words("full", "none"),
             help="none: skip full-parameter training and report the gain over the base alone.",
         ),
         click.option("--budget", metavar="TIME", help="Take fewer steps so that all runs fit: 90s, 30m, 2h."),
-        click.option(
-            "--engine",
-            default="native",
-            show_default=True,
-            metavar="native|trl",
-            shell_complete=words("native", "trl"),
-            help="trl: TRL's GRPOTrainer.",
-        ),
+        one_of("--engine", "native", "trl", default="native", help="trl: TRL's GRPOTrainer."),
         click.option(
             "--trl-option", "trl_options", multiple=True, metavar="KEY=VALUE", help="A field of TRL's GRPOConfig."
         ),
@@ -120,12 +105,11 @@ def race_options(function: Callable) -> Callable:
         click.option(
             "--race-rates", default="1e-4,3e-4,1e-3", show_default=True, metavar="A,B,...", help="Rates that are raced."
         ),
-        click.option(
+        one_of(
             "--race-on",
+            "own",
+            "base",
             default="own",
-            show_default=True,
-            metavar="own|base",
-            shell_complete=words("own", "base"),
             help="Completions that warm-ups train on: each layer's own, or the base policy's, drawn once for all.",
         ),
     ]
